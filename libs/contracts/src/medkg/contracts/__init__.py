@@ -1,0 +1,1 @@
+"""What a medkg message, stage, topology and error is; no I/O."""

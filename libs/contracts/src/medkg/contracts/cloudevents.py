@@ -1,0 +1,100 @@
+"""CloudEvents 1.0 on Kafka: the envelope of every message.
+
+Source: CloudEvents 1.0.2 specification, Kafka protocol binding 1.0.2, partitioning and distributed tracing extensions.
+Events between medkg's services are always in binary mode (attributes in ``ce_`` headers, data in the value). The mapping
+is written here by hand because it runs several times per document and hop; ``tests/unit/contracts`` holds it against the
+``cloudevents`` package, which reads what comes in at the door.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from medkg.contracts.errors import ContractError
+
+SPEC_VERSION = "1.0"
+JSON = "application/json"
+Headers = list[tuple[str, bytes]]
+
+_FIXED: Headers = [("ce_specversion", b"1.0"), ("content-type", b"application/json")]
+_ATTRIBUTES = (
+    "id",
+    "type",
+    "source",
+    "subject",
+    "time",
+    "dataschema",
+    "partitionkey",
+    "correlationid",
+    "causationid",
+    "traceparent",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """Everything about an event but its data. ``correlationid`` is the job, ``causationid`` the event that led to this."""
+
+    id: str
+    type: str
+    source: str
+    time: str = ""
+    subject: str = ""
+    dataschema: str = ""
+    partitionkey: str = ""
+    correlationid: str = ""
+    causationid: str = ""
+    traceparent: str = ""
+
+    def headers(self) -> Headers:
+        """The attributes as Kafka headers; empty ones are left out."""
+        return _FIXED + [(f"ce_{name}", value.encode()) for name in _ATTRIBUTES if (value := getattr(self, name))]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One record to be published."""
+
+    topic: str
+    key: str
+    value: bytes
+    headers: Headers
+
+
+def message(topic: str, envelope: Envelope, data: bytes) -> Message:
+    """An event in binary mode; the partition key is the record's key."""
+    return Message(topic=topic, key=envelope.partitionkey, value=data, headers=envelope.headers())
+
+
+def read_envelope(headers: Headers | None) -> Envelope:
+    """The envelope of a binary-mode record. Unknown attributes are ignored.
+
+    Raises:
+        ContractError: a required attribute (id, type, source) is missing or a header is not UTF-8.
+    """
+    found: dict[str, str] = {}
+    try:
+        for name, value in headers or ():
+            if name.startswith("ce_") and value is not None:
+                found[name[3:]] = value.decode()
+    except UnicodeDecodeError as error:
+        raise ContractError("reading CloudEvents headers: a value is not UTF-8") from error
+    missing = [name for name in ("id", "type", "source") if not found.get(name)]
+    if missing:
+        names = ", ".join(f"ce_{name}" for name in missing)
+        raise ContractError(f"reading CloudEvents headers: {names} missing; is this a CloudEvent in binary mode?")
+    return Envelope(**{name: found[name] for name in _ATTRIBUTES if name in found})
+
+
+def now() -> str:
+    """The current time as CloudEvents wants it: RFC 3339, UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def schema_uri(name: str, major: int = 1) -> str:
+    """The ``dataschema`` of a message: a name with its major version, see docs/reference/schemas."""
+    return f"urn:medkg:schema:{name}:v{major}"
+
+
+def trace_parent(trace_seed: str, span_seed: str) -> str:
+    """A W3C ``traceparent`` from two 32-digit ids: one trace for a document's run, one span for a message of it."""
+    return f"00-{trace_seed[:32]}-{span_seed[:16]}-01"

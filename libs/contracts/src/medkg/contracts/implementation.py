@@ -1,0 +1,63 @@
+"""How an implementation of a stage says what it is, so that a worker can find, open and trust it.
+
+Registered under the entry-point group ``medkg.stages`` with the name ``SERVICE.IMPLEMENTATION``::
+
+    [project.entry-points."medkg.stages"]
+    "chunk.sections" = "my_package:SECTIONS"
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+from medkg.contracts.stages import StageType
+
+ENTRY_POINTS = "medkg.stages"
+
+
+class Blobs(Protocol):
+    """Where artefacts and files lie. Keys are relative paths; a put under an existing key changes nothing."""
+
+    async def get(self, key: str) -> bytes | None:
+        """The bytes under ``key``, or None."""
+        ...
+
+    async def put(self, key: str, data: bytes) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What the process that runs a stage lends to it."""
+
+    data_dir: Path
+    blobs: Blobs
+    database_url: str = ""  # postgresql://…; empty where the service was given none
+
+
+class Options(BaseModel):
+    """Settings of a stage in a topology (``with:``). Unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True, slots=True)
+class StageImplementation:
+    """An implementation of a kind of stage.
+
+    ``name`` is what ``uses:`` says. ``version`` goes into the key of every artefact: raise it when the output changes.
+    ``open`` builds the stage and releases it again. ``memoised``: the artefact is stored under its content key, and
+    found there instead of being computed again; false where computing is cheaper than a look.
+    """
+
+    stage_type: StageType
+    name: str
+    version: str
+    options: type[Options]
+    open: Callable[[Any, Host], AbstractAsyncContextManager[Any]]
+    memoised: bool = True
+    needs_gpu: bool = False
+    is_default: bool = False

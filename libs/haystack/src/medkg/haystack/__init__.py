@@ -1,0 +1,1 @@
+"""Haystack components behind the medkg stage Protocols, and the embedded search stores."""

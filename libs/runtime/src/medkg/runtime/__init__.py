@@ -1,0 +1,1 @@
+"""How a medkg stage runs on Kafka."""

@@ -1,0 +1,1 @@
+"""The tables of medkg: ledger, waits and graph in PostgreSQL."""

@@ -1,0 +1,5 @@
+"""Run the service: ``python -m medkg.chunk``."""
+
+from medkg.chunk.app import main
+
+main()

@@ -1,0 +1,5 @@
+"""Run the service: ``python -m medkg.cli``."""
+
+from medkg.cli.app import main
+
+main()

@@ -1,0 +1,1 @@
+"""Turns passages into dense and sparse vectors."""

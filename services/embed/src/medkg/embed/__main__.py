@@ -1,0 +1,5 @@
+"""Run the service: ``python -m medkg.embed``."""
+
+from medkg.embed.app import main
+
+main()

@@ -1,0 +1,1 @@
+"""Extracts entities and claims from documents."""

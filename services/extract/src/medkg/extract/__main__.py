@@ -1,0 +1,5 @@
+"""Run the service: ``python -m medkg.extract``."""
+
+from medkg.extract.app import main
+
+main()

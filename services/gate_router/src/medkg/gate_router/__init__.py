@@ -1,0 +1,1 @@
+"""Admits jobs and releases what waits: pages, gates, joins, retries."""

@@ -1,0 +1,1 @@
+"""HTTP API over jobs, documents, search, graph and dead letters."""

@@ -1,0 +1,1 @@
+"""Writes passages to the search index, both stores or neither."""

@@ -1,0 +1,1 @@
+"""Reads sources and turns each record into one document message."""

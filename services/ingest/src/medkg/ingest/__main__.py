@@ -1,0 +1,5 @@
+"""Run the service: ``python -m medkg.ingest``."""
+
+from medkg.ingest.app import main
+
+main()

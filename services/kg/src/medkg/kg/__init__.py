@@ -1,0 +1,1 @@
+"""Writes entities and claims to the knowledge graph."""

@@ -1,0 +1,1 @@
+"""Projects the lifecycle events into the ledger."""

@@ -1,0 +1,5 @@
+"""Run the service: ``python -m medkg.ledger``."""
+
+from medkg.ledger.app import main
+
+main()

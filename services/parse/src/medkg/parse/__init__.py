@@ -1,0 +1,1 @@
+"""Parses registry records, JATS XML and text into the medkg document model."""

@@ -1,0 +1,5 @@
+"""Run the service: ``python -m medkg.parse``."""
+
+from medkg.parse.app import main
+
+main()

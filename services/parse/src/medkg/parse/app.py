@@ -1,0 +1,9 @@
+"""The parse service: what it offers, and how it is started."""
+
+from medkg.contracts.stages import StageType
+from medkg.runtime.service import serve
+
+
+def main() -> None:
+    """Entry point of ``medkg-parse`` and ``python -m medkg.parse``."""
+    serve(StageType.PARSE)

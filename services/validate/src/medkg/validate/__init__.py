@@ -1,0 +1,1 @@
+"""Checks documents against the thresholds of the topology."""
