@@ -1,0 +1,16 @@
+"""Fixtures that every suite shares."""
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+CORPUS = ROOT.parent / "shared" / "corpus"
+
+
+@pytest.fixture(scope="session")
+def corpus() -> Path:
+    """The folder of real inputs beside the checkout; skips where it is absent."""
+    if not CORPUS.is_dir():
+        pytest.skip(f"no corpus of real inputs at {CORPUS}: put one beside the checkout to run this")
+    return CORPUS
