@@ -7,6 +7,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 CORPUS = ROOT.parent / "shared" / "corpus"
 
+pytest_plugins = ["closing_summary", "fixtures_fleet", "fixtures_kafka", "fixtures_postgres"]
+
 
 @pytest.fixture(scope="session")
 def corpus() -> Path:

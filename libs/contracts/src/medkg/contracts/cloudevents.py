@@ -1,11 +1,12 @@
 """CloudEvents 1.0 on Kafka: the envelope of every message.
 
 Source: CloudEvents 1.0.2 specification, Kafka protocol binding 1.0.2, partitioning and distributed tracing extensions.
-Events between medkg's services are always in binary mode (attributes in ``ce_`` headers, data in the value). The mapping
-is written here by hand because it runs several times per document and hop; ``tests/unit/contracts`` holds it against the
-``cloudevents`` package, which reads what comes in at the door.
+Events between medkg's services are always in binary mode (attributes in ``ce_`` headers, data in the value). The
+mapping is written here by hand because it runs several times per document and hop; ``tests/unit/contracts`` holds it
+against the ``cloudevents`` package, which reads what comes in at the door.
 """
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -27,12 +28,20 @@ _ATTRIBUTES = (
     "correlationid",
     "causationid",
     "traceparent",
+    "dataref",
+    "expirytime",
 )
+_ATTRIBUTE_HEADERS = tuple((name, f"ce_{name}") for name in _ATTRIBUTES)
+# CloudEvents 1.0.2, "Type System", String: no control characters. (Half surrogates cannot come out of UTF-8.)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """Everything about an event but its data. ``correlationid`` is the job, ``causationid`` the event that led to this."""
+    """Everything about an event but its data.
+
+    ``correlationid`` is the job, ``causationid`` the event that led to this one.
+    """
 
     id: str
     type: str
@@ -44,10 +53,14 @@ class Envelope:
     correlationid: str = ""
     causationid: str = ""
     traceparent: str = ""
+    dataref: str = ""
+    expirytime: str = ""
 
     def headers(self) -> Headers:
         """The attributes as Kafka headers; empty ones are left out."""
-        return _FIXED + [(f"ce_{name}", value.encode()) for name in _ATTRIBUTES if (value := getattr(self, name))]
+        return _FIXED + [
+            (header, value.encode()) for name, header in _ATTRIBUTE_HEADERS if (value := getattr(self, name))
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,19 +82,27 @@ def read_envelope(headers: Headers | None) -> Envelope:
     """The envelope of a binary-mode record. Unknown attributes are ignored.
 
     Raises:
-        ContractError: a required attribute (id, type, source) is missing or a header is not UTF-8.
+        ContractError: a required attribute (specversion, id, type, source) is missing, the specversion is not 1.x, or a
+            value is not UTF-8 or holds control characters.
     """
     found: dict[str, str] = {}
-    try:
-        for name, value in headers or ():
-            if name.startswith("ce_") and value is not None:
-                found[name[3:]] = value.decode()
-    except UnicodeDecodeError as error:
-        raise ContractError("reading CloudEvents headers: a value is not UTF-8") from error
-    missing = [name for name in ("id", "type", "source") if not found.get(name)]
+    for name, value in headers or ():
+        if name.startswith("ce_") and value is not None:
+            try:
+                text = value.decode()
+            except UnicodeDecodeError as error:
+                raise ContractError(f"reading CloudEvents headers: the value of {name!r} is not UTF-8") from error
+            if not text.isprintable() and _CONTROL.search(text):
+                raise ContractError(f"reading CloudEvents headers: the value of {name!r} holds control characters")
+            found[name[3:]] = text
+    missing = [name for name in ("specversion", "id", "type", "source") if not found.get(name)]
     if missing:
         names = ", ".join(f"ce_{name}" for name in missing)
         raise ContractError(f"reading CloudEvents headers: {names} missing; is this a CloudEvent in binary mode?")
+    if not found["specversion"].startswith("1."):
+        raise ContractError(
+            f"reading CloudEvents headers: ce_specversion is {found['specversion']!r}; 1.0 is spoken here"
+        )
     return Envelope(**{name: found[name] for name in _ATTRIBUTES if name in found})
 
 

@@ -14,8 +14,9 @@ from medkg.contracts.context import Metadata
 class Provenance(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where a block stands in its source record.
 
-    ``path`` is a JSON Pointer (RFC 6901) in JSON records and an absolute XPath in XML; ``page`` counts from 1 and ``box``
-    is (x0, y0, x1, y1) in PDF points from the top left corner of the page.
+    ``path`` is a JSON Pointer (RFC 6901) in JSON records, an absolute XPath in XML and a range ``char=START,END``
+    (RFC 5147) in plain text; ``page`` counts from 1 and ``box`` is (x0, y0, x1, y1) in PDF points from the top left
+    corner of the page.
     """
 
     record: str
@@ -179,7 +180,8 @@ class EmbeddingBatch(msgspec.Struct, frozen=True, omit_defaults=True):
     """The passages of one document with their vectors.
 
     ``dense`` is a row-major matrix of little-endian float32, shape ``(len(chunks), dimension)``, base64 on the wire.
-    ``model`` names the model and its revision: vectors of different models never share an index.
+    ``model`` names the model and its revision: vectors of different models never share an index. ``sparse_model`` does
+    the same for the term weights; empty where there are none.
     """
 
     chunks: tuple[Chunk, ...]
@@ -188,6 +190,7 @@ class EmbeddingBatch(msgspec.Struct, frozen=True, omit_defaults=True):
     dense: bytes
     sparse: tuple[SparseVector, ...] = ()
     truncated: int = 0  # passages of which the model saw only the beginning
+    sparse_model: str = ""
 
 
 class WriteOutcome(StrEnum):

@@ -27,6 +27,8 @@
 A code is stable: it stands in events, the ledger, dead letters and metrics.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
 
@@ -62,10 +64,31 @@ class ConfigurationError(MedkgError):
     code = "configuration_invalid"
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class SourceFault:
+    """One thing wrong with a file, and where. Lines and columns count from 1."""
+
+    file: str
+    line: int
+    column: int
+    message: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}: {self.message}" + (f"; {self.hint}" if self.hint else "")
+
+
 class PipelineConfigError(ConfigurationError):
-    """A topology, a policy, or a stage's ``uses``/``with`` is at fault."""
+    """A topology, a policy, or a stage's ``uses``/``with`` is at fault.
+
+    ``faults`` names every fault of a file that was read, in its order; it is empty where no file is at fault.
+    """
 
     code = "pipeline_config_invalid"
+
+    def __init__(self, message: str, *, faults: Sequence[SourceFault] = (), **context: object) -> None:
+        super().__init__(message, retry_after_seconds=None, **context)
+        self.faults = tuple(faults)
 
 
 class ContractError(MedkgError):

@@ -42,11 +42,11 @@ class Artefact(msgspec.Struct, frozen=True, omit_defaults=True):
     sha256: str
     size_bytes: int
     key: str = ""
-    inline: msgspec.Raw = msgspec.Raw(b"")
+    inline: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def is_inline(self) -> bool:
-        return len(bytes(self.inline)) > 0
+        return self.inline is not msgspec.UNSET
 
     @property
     def is_stored(self) -> bool:

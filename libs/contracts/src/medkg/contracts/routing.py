@@ -1,48 +1,79 @@
-"""Where a document goes next: one pure function that every worker shares.
+"""Where a document goes next: pure functions that every worker and the gate-router share.
 
-A stage whose ``when`` does not hold is passed over, and the document goes on as if that stage had run. A gate, and a stage
-with several predecessors (a join), is reached through the gate-router's topic: the router is the only place that waits.
+A stage whose ``when`` does not hold is passed over, and the document goes on as if that stage had run. A gate, and a
+stage with several predecessors (a join), is reached through the gate-router's topic: the router is the only place that
+waits. At a join it waits until the document has come from every predecessor, then asks :func:`route_into`; at a gate
+until the condition holds, then asks :func:`route_after`. So a join is never passed over before all branches have ended.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from medkg.contracts import topics
 from medkg.contracts.context import Metadata
 from medkg.contracts.messages import Artefact
-from medkg.contracts.stages import STAGE_CONTRACTS, StageType
+from medkg.contracts.stages import STAGE_CONTRACTS
 from medkg.contracts.topology import GateDefinition, StageDefinition, Topology
+
+
+class Step(NamedTuple):
+    """A stage to be asked, on a topic. ``arrived_from`` is the predecessor as which the document comes.
+
+    That is the stage that has just run, or the last one that was passed over: a join counts its predecessors by it. One
+    route may hold several steps to the same join, when the stages between were passed over.
+    """
+
+    stage: str
+    topic: str
+    arrived_from: str
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
     """What follows a finished stage.
 
-    ``steps`` are the next stages with the topic each is asked on. ``skipped`` were passed over by ``when``.
-    ``finished_leaves`` are the ends of the pipeline that are reached with this stage.
+    ``steps`` are the next stages. ``skipped`` were passed over by ``when``. ``finished_leaves`` are the ends of the
+    pipeline that are reached with this stage.
     """
 
-    steps: tuple[tuple[str, str], ...]
-    skipped: tuple[str, ...]
-    finished_leaves: tuple[str, ...]
+    steps: tuple[Step, ...]
+    skipped: tuple[str, ...] = ()
+    finished_leaves: tuple[str, ...] = ()
 
 
 def route_after(topology: Topology, finished: str, metadata: Metadata) -> Route:
-    """The route of a document on which ``finished`` has just run.
+    """The route of a document on which ``finished`` has just run (a gate: has let it through).
 
     Raises:
         KeyError: the topology has no such stage.
     """
-    steps: list[tuple[str, str]] = []
-    skipped: list[str] = []
-    leaves: list[str] = []
-    _walk(topology, finished, metadata, steps, skipped, leaves)
-    return Route(tuple(dict.fromkeys(steps)), tuple(dict.fromkeys(skipped)), tuple(dict.fromkeys(leaves)))
+    walk = _Walk(topology, metadata)
+    walk.on_from(finished)
+    return walk.route()
+
+
+def route_into(topology: Topology, name: str, metadata: Metadata) -> Route:
+    """The route of a document that has come to the join ``name`` from all its predecessors.
+
+    Either the stage itself, on its own topic, or what follows where its ``when`` does not hold.
+
+    Raises:
+        KeyError: the topology has no such stage.
+    """
+    stage = topology.by_name[name]
+    if isinstance(stage, StageDefinition) and not _is_skipped(stage, metadata):
+        return Route((Step(name, stage.type.topic, topology.predecessors[name][-1]),))
+    walk = _Walk(topology, metadata)
+    if isinstance(stage, StageDefinition):
+        walk.skipped.append(name)
+    walk.on_from(name)
+    return walk.route()
 
 
 def topic_of(topology: Topology, name: str) -> str:
     """The topic on which a stage is asked, waits included."""
     stage = topology.by_name[name]
-    if isinstance(stage, GateDefinition) or len(topology.predecessors[name]) > 1:
+    if isinstance(stage, GateDefinition) or name in topology.joins:
         return topics.GATE
     return stage.type.topic
 
@@ -54,7 +85,7 @@ def artefacts_for(topology: Topology, name: str, artefacts: dict[str, Artefact])
     """
     stage = topology.by_name[name]
     reads = STAGE_CONTRACTS[stage.type].consumes if isinstance(stage, StageDefinition) else ""
-    needed = _kinds_needed_from(topology, name)
+    needed = topology.kinds_needed[name]
     return {
         kind: artefact if kind == reads or not artefact.is_stored else artefact.without_inline()
         for kind, artefact in artefacts.items()
@@ -62,40 +93,34 @@ def artefacts_for(topology: Topology, name: str, artefacts: dict[str, Artefact])
     }
 
 
-def _walk(
-    topology: Topology,
-    name: str,
-    metadata: Metadata,
-    steps: list[tuple[str, str]],
-    skipped: list[str],
-    leaves: list[str],
-) -> None:
-    following = topology.successors[name]
-    if not following:
-        leaves.append(name)
-    for next_name in following:
-        stage = topology.by_name[next_name]
-        if isinstance(stage, StageDefinition) and stage.when is not None and not stage.when.holds(metadata):
-            skipped.append(next_name)
-            _walk(topology, next_name, metadata, steps, skipped, leaves)
-        else:
-            steps.append((next_name, topic_of(topology, next_name)))
+def _is_skipped(stage: StageDefinition, metadata: Metadata) -> bool:
+    return stage.when is not None and not stage.when.holds(metadata)
 
 
-def _kinds_needed_from(topology: Topology, name: str) -> frozenset[str]:
-    cache: dict[str, frozenset[str]] = topology.__dict__.setdefault("_kinds_needed", {})
-    if name not in cache:
-        kinds: set[str] = set()
-        seen: set[str] = set()
-        ahead = [name]
-        while ahead:
-            current = ahead.pop()
-            if current in seen:
-                continue
-            seen.add(current)
-            stage = topology.by_name[current]
-            if stage.type is not StageType.GATE:
-                kinds.add(STAGE_CONTRACTS[StageType(stage.type)].consumes)
-            ahead.extend(topology.successors[current])
-        cache[name] = frozenset(kinds)
-    return cache[name]
+@dataclass(slots=True)
+class _Walk:
+    """Collects a route. Ends: a stage that is passed over has one predecessor, so none is walked twice."""
+
+    topology: Topology
+    metadata: Metadata
+    steps: list[Step] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    leaves: list[str] = field(default_factory=list)
+
+    def on_from(self, name: str) -> None:
+        following = self.topology.successors[name]
+        if not following:
+            self.leaves.append(name)
+        for next_name in following:
+            stage = self.topology.by_name[next_name]
+            is_waited_for = isinstance(stage, GateDefinition) or next_name in self.topology.joins
+            if is_waited_for:
+                self.steps.append(Step(next_name, topics.GATE, name))
+            elif isinstance(stage, StageDefinition) and _is_skipped(stage, self.metadata):
+                self.skipped.append(next_name)
+                self.on_from(next_name)
+            else:
+                self.steps.append(Step(next_name, stage.type.topic, name))
+
+    def route(self) -> Route:
+        return Route(tuple(self.steps), tuple(self.skipped), tuple(self.leaves))

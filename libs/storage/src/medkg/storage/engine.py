@@ -21,6 +21,7 @@ def open_engine(database_url: str, *, pool_size: int = 5) -> AsyncEngine:
         pool_size=pool_size,
         max_overflow=pool_size,
         pool_pre_ping=True,
+        hide_parameters=True,  # an error message reaches logs and dead letters: it names no document's text
         connect_args={"server_settings": {"jit": "off", "application_name": "medkg"}},
     )
 

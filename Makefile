@@ -1,0 +1,81 @@
+# The front door: `make help` says what there is. Every target sets itself up first.
+
+.DEFAULT_GOAL := help
+ARGS ?=
+BIN := .venv/bin
+
+# One stamp for each place of the checkout: a moved or copied environment holds the old paths and is made anew.
+STAMP := .venv/.installed-$(shell pwd | cksum | cut -d' ' -f1)
+MANIFESTS := pyproject.toml uv.lock $(wildcard */pyproject.toml */*/pyproject.toml)
+
+.PHONY: help install demo test test-unit test-flow test-kafka test-corpus coverage check check-format check-lint \
+	check-types check-imports check-docs format docs kafka postgres clean
+
+help: ## this list (0 s)
+	@awk 'BEGIN { FS = ":.*## "; print "make TARGET [ARGS=...]\n" } \
+		/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@printf '\nExample: make test-unit ARGS="-k routing -x"\n'
+
+install: $(STAMP) ## set up .venv as uv.lock says (30 s once, then 0 s)
+	@echo "ready: .venv/bin/medkg"
+
+$(STAMP): $(MANIFESTS) scripts/install.sh
+	@echo "setting up .venv"
+	@sh scripts/install.sh
+	@rm -f .venv/.installed-*
+	@touch $@
+
+demo: $(STAMP) ## the embedded fleet on the samples, from job event to search and graph (60 s)
+	@$(BIN)/medkg demo $(ARGS)
+
+test: $(STAMP) ## all tests that can run here; says what was skipped and how to enable it (10 min)
+	@$(BIN)/pytest $(ARGS)
+
+test-unit: $(STAMP) ## unit and architecture tests (90 s)
+	@$(BIN)/pytest tests/unit tests/architecture $(ARGS)
+
+test-flow: $(STAMP) ## whole pipelines in one process (2 min)
+	@$(BIN)/pytest tests/flow $(ARGS)
+
+test-kafka: $(STAMP) ## everything that wants a real Apache Kafka (3 min)
+	@$(BIN)/pytest -m kafka $(ARGS)
+
+test-corpus: $(STAMP) ## every real record beside the checkout (3 min)
+	@$(BIN)/pytest -m corpus $(ARGS)
+
+coverage: $(STAMP) ## all tests, branches counted; the report is htmlcov/index.html (12 min)
+	@$(BIN)/pytest --cov --cov-report=html --cov-report=term:skip-covered $(ARGS)
+
+check: check-format check-lint check-types check-imports check-docs ## all checks that run no test (30 s, then 5 s)
+
+check-format: $(STAMP) ## is everything formatted? (1 s)
+	@$(BIN)/ruff format --quiet --check .
+
+check-lint: $(STAMP) ## ruff's rules (1 s)
+	@$(BIN)/ruff check --quiet .
+
+check-types: $(STAMP) ## mypy --strict (25 s, then 2 s)
+	@$(BIN)/mypy libs services tests benchmarks
+
+check-imports: $(STAMP) ## who may import whom (2 s)
+	@$(BIN)/lint-imports --no-logo
+
+check-docs: $(STAMP) ## are the generated references up to date? (3 s)
+	@$(BIN)/python docs/generate.py --check
+
+format: $(STAMP) ## format, and mend what ruff can (1 s)
+	@$(BIN)/ruff check --quiet --fix-only .
+	@$(BIN)/ruff format --quiet .
+
+docs: $(STAMP) ## write the generated references anew (3 s)
+	@$(BIN)/python docs/generate.py
+
+kafka: $(STAMP) ## a real Apache Kafka in the foreground, until Ctrl-C: ARGS="--port 9092" (5 s)
+	@$(BIN)/python -m tests.servers.kafka $(ARGS)
+
+postgres: $(STAMP) ## a PostgreSQL in the foreground, until Ctrl-C: ARGS="--data DIR" (5 s)
+	@$(BIN)/python -m tests.servers.postgres $(ARGS)
+
+clean: ## remove .venv, caches and reports; the data of a fleet stays (1 s)
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* htmlcov dist
+	@find libs services tests docs benchmarks -type d -name __pycache__ -exec rm -rf {} + 2>/dev/null || true

@@ -1,0 +1,1 @@
+"""Measuring the fleet: stages that do nothing, and the programs that time them."""

@@ -1,0 +1,200 @@
+"""Writes docs/reference from the code, so that it cannot be wrong.
+
+    python docs/generate.py           write what has changed
+    python docs/generate.py --check   change nothing; exit 1 and name the files that would change
+
+A generator is a function without arguments that returns the texts of its files by path below docs/reference. To add
+one, write it here or import it, and name it in GENERATORS. Everything below docs/reference belongs to a generator: a
+file that none of them makes is removed.
+"""
+
+import argparse
+import inspect
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from pydantic import BaseModel
+
+from medkg.contracts import document, errors, jobs, messages, topics, topology
+from medkg.contracts.cloudevents import schema_uri
+from medkg.contracts.stages import STAGE_CONTRACTS, StageType
+
+REFERENCE = Path(__file__).resolve().parent / "reference"
+
+Files = Mapping[str, str]
+
+MESSAGE_TYPES: tuple[type[msgspec.Struct], ...] = (
+    document.AdapterRequest,
+    document.RawPayload,
+    document.IngestPage,
+    document.StoredFile,
+    document.Document,
+    document.QualityReport,
+    document.Chunk,
+    document.EmbeddingBatch,
+    document.IndexReceipt,
+    document.Entity,
+    document.Claim,
+    document.Extraction,
+    document.GraphWriteReceipt,
+    messages.PipelineRef,
+    messages.Artefact,
+    messages.StageRequest,
+    messages.StageEvent,
+    messages.JobAdmitted,
+    messages.JobRejected,
+    messages.JobCompleted,
+    messages.DeadLetter,
+)
+DOOR_TYPES: tuple[type[BaseModel], ...] = (
+    jobs.JobSubmission,
+    *jobs.SELECTIONS.values(),
+    topology.Topology,
+    topology.Policies,
+)
+
+
+def schemas() -> Files:
+    """A JSON Schema for everything that stands in a message, an artefact or a file."""
+    found: dict[str, dict[str, Any]] = {}
+    for struct in MESSAGE_TYPES:
+        found[kebab(struct.__name__)] = msgspec.json.schema(struct, schema_hook=_any_json)
+    for model in DOOR_TYPES:
+        found[kebab(model.__name__)] = model.model_json_schema(by_alias=True, mode="validation")
+    return {f"schemas/{name}.json": _schema_text(name, content) for name, content in found.items()}
+
+
+def error_table() -> Files:
+    """Every error with its code, from the tree in the errors module."""
+    rows = [
+        "| code | error | what it means | tried again | a document counts as |",
+        "|---|---|---|---|---|",
+    ]
+    meanings = _meanings_of_errors()
+    for error in (each for each in errors.all_errors() if each.__module__ == errors.__name__):
+        depth = len(error.__mro__) - len(errors.MedkgError.__mro__)
+        name = "&nbsp;" * 4 * depth + f"`{error.__name__}`"
+        retried = "yes" if error.retryable else "no"
+        rows.append(f"| `{error.code}` | {name} | {meanings[error.__name__]} | {retried} | {error.disposition.value} |")
+    intro = (
+        "A code is stable: it stands in events, the ledger, dead letters and metrics. What is *rejected* can never "
+        "pass, because the content is at fault; what has *failed* may pass when it is redriven."
+    )
+    return {"errors.md": _page("Errors", intro, rows)}
+
+
+def topic_table() -> Files:
+    """Every topic, what it carries, and who reads it."""
+    requested = messages.EventType.STAGE_REQUESTED
+    rows = ["| topic | event types | key | written by | read by |", "|---|---|---|---|---|"]
+    job_events = [messages.EventType.JOB_SUBMITTED]
+    rows.append(_topic(topics.JOBS, job_events, "any", "every client", "gate-router"))
+    for kind in STAGE_CONTRACTS:
+        key = "job" if kind is StageType.INGEST else "document"
+        writers = "gate-router, ingest" if kind is StageType.INGEST else "the stage before, gate-router"
+        rows.append(_topic(kind.topic, [requested], key, writers, kind.service))
+    rows.append(_topic(topics.GATE, [requested], "document", "the stage before a gate or join", "gate-router"))
+    lifecycle = [each for each in messages.EventType if ".orchestration." in each]
+    told = [messages.EventType.JOB_ADMITTED, messages.EventType.JOB_REJECTED, messages.EventType.JOB_COMPLETED]
+    rows.append(_topic(topics.LIFECYCLE, [*told, *lifecycle], "document or job", "every service", "ledger, any client"))
+    rows.append(_topic(topics.MINERU_QUEUE, [messages.EventType.PDF_REQUESTED], "document", "gate-router", "mineru"))
+    letter = "every service; the message as it was, with the reason in the header `medkg_dead_letter`"
+    rows.append(_topic(topics.DEAD_LETTER, [], "as it was", letter, "operators"))
+    intro = (
+        "Every message is a CloudEvent 1.0 in Kafka binary mode: its attributes are `ce_` headers, its data is the "
+        "JSON value. The data of each event type is described in [schemas](schemas). A stage's topic follows from its "
+        "type; two stages of one type share it."
+    )
+    return {"topics.md": _page("Topics", intro, rows)}
+
+
+GENERATORS: tuple[Callable[[], Files], ...] = (schemas, error_table, topic_table)
+
+
+def main(arguments: list[str] | None = None, reference: Path = REFERENCE) -> int:
+    """Write or check the reference; the exit status."""
+    parser = argparse.ArgumentParser(description="Write docs/reference from the code.")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if something would change")
+    is_check = parser.parse_args(arguments).check
+    drifted = drift(reference)
+    for path, text in drifted.items():
+        if is_check:
+            print(f"{path}: {'is out of date' if text is not None else 'belongs to no generator'}")  # noqa: T201 - a command
+        elif text is None:
+            path.unlink()
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    if is_check and drifted:
+        print("run: python docs/generate.py")  # noqa: T201 - a command
+    return 1 if is_check and drifted else 0
+
+
+def drift(reference: Path) -> dict[Path, str | None]:
+    """Files that are not as the code says, with what they should hold; None for those that should not be there."""
+    wanted: dict[Path, str] = {}
+    for generator in GENERATORS:
+        wanted |= {reference / name: text for name, text in generator().items()}
+    present = {path for path in reference.rglob("*") if path.is_file()}
+    changed = {path: text for path, text in wanted.items() if path not in present or path.read_text("utf-8") != text}
+    return dict(sorted((dict.fromkeys(present - set(wanted)) | changed).items()))
+
+
+def kebab(name: str) -> str:
+    """``StageRequest`` as ``stage-request``: the name of a schema."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower()
+
+
+def _any_json(custom: type) -> dict[str, Any]:
+    """The schema of what may be any JSON: an inline artefact, a selection."""
+    if custom in (object, msgspec.Raw):
+        return {"description": "Any JSON value."}
+    raise NotImplementedError(f"describing {custom}: no JSON Schema is known for it")
+
+
+def _schema_text(name: str, content: dict[str, Any]) -> str:
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": schema_uri(name)}
+    return json.dumps(head | _tidy(content), indent=2, ensure_ascii=False, sort_keys=True) + "\n"
+
+
+def _tidy(content: Any) -> Any:
+    """The schema with its descriptions freed of the indentation of the code."""
+    if isinstance(content, list):
+        return [_tidy(each) for each in content]
+    if isinstance(content, dict):
+        return {
+            key: inspect.cleandoc(each) if key == "description" and isinstance(each, str) else _tidy(each)
+            for key, each in content.items()
+        }
+    return content
+
+
+def _meanings_of_errors() -> dict[str, str]:
+    """What the tree in the docstring of the errors module says of each error."""
+    line = re.compile(
+        r"^[\s│├└─]*(?P<name>[A-Z]\w+)(?: {2,}| )?(?P<meaning>.*?)(?: +\(retry\))? {2,}(?P<code>[a-z_]+)$"
+    )
+    found = {errors.MedkgError.__name__: "the root of all errors"}
+    for text in (errors.__doc__ or "").splitlines():
+        match = line.match(text)
+        if match:
+            found[match["name"]] = match["meaning"].strip()
+    return found
+
+
+def _topic(name: str, types: list[messages.EventType], key: str, writer: str, reader: str) -> str:
+    shown = "<br>".join(f"`{each}`" for each in types) or "any"
+    return f"| `{name}` | {shown} | {key} | {writer} | {reader} |"
+
+
+def _page(title: str, intro: str, rows: list[str]) -> str:
+    return "\n".join([f"# {title}", "", "Generated from the code by `docs/generate.py`.", "", intro, "", *rows, ""])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,221 @@
+"""What a worker publishes about one request: next requests and lifecycle events. Pure; ids are deterministic."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from medkg.contracts import topics
+from medkg.contracts.cloudevents import Envelope, Message, message, now, schema_uri, trace_parent
+from medkg.contracts.context import Metadata
+from medkg.contracts.errors import MedkgError
+from medkg.contracts.ids import stable_id
+from medkg.contracts.messages import (
+    Artefact,
+    DeadLetter,
+    EventType,
+    Failure,
+    PageReport,
+    StageEvent,
+    StageRequest,
+    encode,
+)
+from medkg.contracts.routing import Route, artefacts_for, route_after
+from medkg.contracts.topology import Topology
+from medkg.runtime.records import Record
+
+_REQUEST_SCHEMA = schema_uri("stage-request")
+_EVENT_SCHEMA = schema_uri("stage-event")
+DEAD_LETTER_HEADER = "medkg_dead_letter"
+
+
+def request_id(request: StageRequest) -> str:
+    """The id of a request: from job, document (or page), stage and attempt."""
+    return stable_id("request", request.job_id, request.doc_id, request.page, request.stage, request.attempt)
+
+
+def request_message(topic: str, request: StageRequest, source: str, causation: str = "", trace: str = "") -> Message:
+    """A request as an event, keyed by its document (a page: by its job)."""
+    identity = request_id(request)
+    key = request.doc_id or request.job_id
+    envelope = Envelope(
+        id=identity,
+        type=EventType.STAGE_REQUESTED,
+        source=source,
+        time=now(),
+        subject=request.subject,
+        dataschema=_REQUEST_SCHEMA,
+        partitionkey=key,
+        correlationid=request.job_id,
+        causationid=causation,
+        traceparent=trace_parent(trace or stable_id("trace", request.job_id, key), identity),
+    )
+    return message(topic, envelope, encode(request))
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A run that succeeded."""
+
+    artefacts: tuple[Artefact, ...] = ()
+    metadata: Metadata | None = None  # what it adds to the document's metadata
+    duration_ms: float = 0.0
+    reused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Narrator:
+    """Tells what happens to one request: all messages about it come from here."""
+
+    worker: str
+    source: str  # CloudEvents source: medkg/SERVICE
+    stage_type: str
+    envelope: Envelope
+    request: StageRequest
+
+    def started(self) -> Message:
+        return self._event(EventType.STAGE_STARTED, self._about())
+
+    def retrying(self, failure: Failure, attempt: int, backoff_seconds: float) -> Message:
+        about = self._about(attempt=attempt, failure=failure, backoff_ms=round(backoff_seconds * 1000, 3))
+        return self._event(EventType.STAGE_RETRYING, about)
+
+    def failed(self, failure: Failure, record: Record, duration_ms: float) -> list[Message]:
+        """The dead letter and the event that says so."""
+        about = self._about(failure=failure, position=record.position, duration_ms=duration_ms)
+        letter = dead_letter(record, failure, self.worker, self.request)
+        return [letter, self._event(EventType.STAGE_FAILED, about)]
+
+    def completed(self, topology: Topology, done: Done) -> list[Message]:
+        """What follows a stage: the next requests and the event that says so."""
+        request = self.request
+        metadata = request.metadata | (done.metadata or {})
+        route = route_after(topology, request.stage, metadata)
+        made = {artefact.kind: artefact for artefact in done.artefacts}
+        following = self.next_requests(topology, route, request.doc_id, request.artefacts | made, metadata)
+        about = self._about(
+            duration_ms=done.duration_ms,
+            reused=done.reused,
+            next=tuple(dict.fromkeys(step.stage for step in route.steps)),
+            skipped=route.skipped,
+            finished_leaves=route.finished_leaves,
+            leaves=len(topology.leaves),
+            artefacts=tuple(a.without_inline() for a in done.artefacts),
+            metadata=done.metadata or {},
+        )
+        return [*following, self._event(EventType.STAGE_COMPLETED, about)]
+
+    def passed(self, route: Route, topology: Topology) -> Message:
+        """The event for a join that led to no further stage: what the route skipped and finished."""
+        about = self._about(
+            reused=True, skipped=route.skipped, finished_leaves=route.finished_leaves, leaves=len(topology.leaves)
+        )
+        return self._event(EventType.STAGE_COMPLETED, about)
+
+    def ended(self, topology: Topology) -> list[Message]:
+        """A document leaves its pipeline here: every end that is left counts as reached."""
+        leaves = topology.leaves
+        about = self._about(reused=True, finished_leaves=leaves, leaves=len(leaves))
+        return [self._event(EventType.STAGE_COMPLETED, about)]
+
+    def page_completed(self, report: PageReport, duration_ms: float, following: Iterable[Message]) -> list[Message]:
+        """What follows a page of a source; ``following`` are the requests of its documents and the next page."""
+        about = self._about(duration_ms=duration_ms, page=report)
+        return [*following, self._event(EventType.STAGE_COMPLETED, about)]
+
+    def next_requests(
+        self,
+        topology: Topology,
+        route: Route,
+        doc_id: str,
+        artefacts: dict[str, Artefact],
+        metadata: Metadata,
+    ) -> list[Message]:
+        """One request for each step of a route."""
+        request = self.request
+        messages = []
+        for stage, topic, arrived_from in route.steps:
+            following = StageRequest(
+                job_id=request.job_id,
+                tenant_id=request.tenant_id,
+                doc_id=doc_id,
+                stage=stage,
+                pipeline=request.pipeline,
+                revision=request.revision,
+                arrived_from=arrived_from,
+                artefacts=artefacts_for(topology, stage, artefacts),
+                metadata=metadata,
+            )
+            messages.append(self.follow(topic, following))
+        return messages
+
+    def follow(self, topic: str, request: StageRequest) -> Message:
+        """A request caused by this one, in the trace of its document."""
+        is_same_document = request.doc_id == self.request.doc_id
+        trace = self.envelope.traceparent[3:35] if is_same_document else ""
+        return request_message(topic, request, self.source, self.envelope.id, trace)
+
+    def _about(self, **fields: object) -> StageEvent:
+        request = self.request
+        given: dict[str, object] = {"attempt": request.attempt} | fields
+        return StageEvent(
+            job_id=request.job_id,
+            tenant_id=request.tenant_id,
+            doc_id=request.doc_id,
+            stage=request.stage,
+            stage_type=self.stage_type,
+            pipeline=request.pipeline,
+            revision=request.revision,
+            worker=self.worker,
+            **given,  # type: ignore[arg-type]  # checked by the tests of every event
+        )
+
+    def _event(self, kind: EventType, about: StageEvent) -> Message:
+        request = self.request
+        identity = stable_id("event", kind, request.job_id, request.doc_id, request.page, about.stage, about.attempt)
+        envelope = Envelope(
+            id=identity,
+            type=kind,
+            source=self.source,
+            time=now(),
+            subject=request.subject,
+            dataschema=_EVENT_SCHEMA,
+            partitionkey=request.doc_id or request.job_id,
+            correlationid=request.job_id,
+            causationid=self.envelope.id,
+            traceparent=self.envelope.traceparent,
+        )
+        return message(topics.LIFECYCLE, envelope, encode(about))
+
+
+def dead_letter(record: Record, failure: Failure, worker: str, request: StageRequest | None = None) -> Message:
+    """The message as it was (key, headers, value), with the reason in one more header."""
+    about = DeadLetter(
+        failure=failure,
+        position=record.position,
+        worker=worker,
+        stage=request.stage if request else "",
+        attempt=request.attempt if request else 0,
+        job_id=request.job_id if request else "",
+        tenant_id=request.tenant_id if request else "",
+        doc_id=request.doc_id if request else "",
+    )
+    headers = [header for header in record.headers if header[0] != DEAD_LETTER_HEADER]
+    headers.append((DEAD_LETTER_HEADER, encode(about)))
+    return Message(
+        topics.DEAD_LETTER, key=(record.key or b"").decode(errors="replace"), value=record.value, headers=headers
+    )
+
+
+def failure_of(error: MedkgError) -> Failure:
+    """An error as it stands in events and dead letters, with the chain of its causes."""
+    causes: list[str] = []
+    cause = error.__cause__ or error.__context__
+    while cause is not None and len(causes) < 8:  # a chain is a hint for a reader, not a log
+        causes.append(f"{type(cause).__name__}: {cause}"[:500])
+        cause = cause.__cause__ or cause.__context__
+    return Failure(
+        code=error.code,
+        message=error.message[:2_000],
+        disposition=error.disposition.value,
+        retryable=error.retryable,
+        causes=tuple(causes),
+    )

@@ -1,0 +1,289 @@
+"""Serving: one or several services on one connection to Kafka, from start to a clean stop."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from medkg.contracts import topics
+from medkg.contracts.cloudevents import Message
+from medkg.contracts.errors import ConfigurationError, MedkgError
+from medkg.contracts.implementation import Host
+from medkg.contracts.stages import StageType
+from medkg.runtime.artefacts import Artefacts
+from medkg.runtime.blobs import BlobStore, open_blobs
+from medkg.runtime.broker import KafkaHost, Publisher, Subscription, ensure_topics
+from medkg.runtime.health import HealthServer
+from medkg.runtime.logs import configure_logging
+from medkg.runtime.metrics import Metrics
+from medkg.runtime.outcome import dead_letter, failure_of
+from medkg.runtime.records import Record
+from medkg.runtime.registry import OpenStages, installed
+from medkg.runtime.settings import KafkaSettings, RuntimeSettings
+from medkg.runtime.stage_handler import StageHandler, StageServices
+from medkg.runtime.topologies import PinnedTopologies, TopologyLoader, default_topologies_dir
+from medkg.runtime.worker import Handler, WindowSettings, Worker
+
+log = logging.getLogger(__name__)
+
+POLL_LIMIT_SECONDS = 60  # a consumer that was not polled for so long is stuck
+
+ALL_TOPICS = (
+    topics.JOBS,
+    *(stage_type.topic for stage_type in StageType),
+    topics.LIFECYCLE,
+    topics.DEAD_LETTER,
+    topics.MINERU_QUEUE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceHost:
+    """What a process gives to the services in it."""
+
+    settings: RuntimeSettings
+    kafka: KafkaSettings
+    publisher: Publisher
+    blobs: BlobStore
+    topologies: TopologyLoader
+    pinned: PinnedTopologies
+    metrics: Metrics
+
+    @property
+    def database_url(self) -> str:
+        """The PostgreSQL of this fleet.
+
+        Raises:
+            ConfigurationError: none is set.
+        """
+        url = self.settings.database_url.get_secret_value()
+        if not url:
+            raise ConfigurationError("opening the database: none is named; set MEDKG_DATABASE_URL=postgresql://…")
+        return url
+
+    @property
+    def for_stages(self) -> Host:
+        return Host(self.settings.data_dir, self.blobs, self.settings.database_url.get_secret_value())
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A consumer group: the topics it reads, how its handler is opened, and the window it runs in."""
+
+    name: str
+    topics: tuple[str, ...]
+    open: Callable[[ServiceHost], AbstractAsyncContextManager[Handler]]
+    window: Callable[[RuntimeSettings], WindowSettings]
+
+
+def stage_service(stage_type: StageType) -> Service:
+    """The service that runs one kind of stage with whatever implementations are installed."""
+
+    @asynccontextmanager
+    async def open_handler(host: ServiceHost) -> AsyncIterator[Handler]:
+        with ThreadPoolExecutor(host.settings.threads, thread_name_prefix=stage_type.service) as executor:
+            async with OpenStages(installed(stage_type), host.for_stages) as stages:
+                services = StageServices(
+                    stages=stages,
+                    topologies=host.pinned,
+                    policies=host.topologies.policies,
+                    artefacts=Artefacts(host.blobs, host.settings.inline_bytes),
+                    executor=executor,
+                    metrics=host.metrics.stages,
+                    say=host.publisher.send,
+                )
+                yield StageHandler(stage_type, host.settings.worker_id, services)
+
+    def window(settings: RuntimeSettings) -> WindowSettings:
+        return WindowSettings(
+            lanes=settings.concurrency,
+            high_water=settings.high_water,
+            low_water=settings.low_water,
+            drain_seconds=settings.drain_seconds,
+        )
+
+    return Service(stage_type.service, (stage_type.topic,), open_handler, window)
+
+
+HandleBatch = Callable[[Sequence[Record]], Awaitable[Sequence[Message]]]
+
+
+def batch_service(
+    name: str,
+    reads: Sequence[str],
+    open_handler: Callable[[ServiceHost], AbstractAsyncContextManager[HandleBatch]],
+    *,
+    batch_records: int = 1_000,
+) -> Service:
+    """A service that handles records in bulk, one batch at a time, in the order of each partition."""
+
+    @asynccontextmanager
+    async def open_batches(host: ServiceHost) -> AsyncIterator[Handler]:
+        async with open_handler(host) as handle:
+            yield _BatchHandler(handle, host.settings.worker_id)
+
+    def window(settings: RuntimeSettings) -> WindowSettings:
+        return WindowSettings(
+            lanes=1,
+            take=batch_records,
+            high_water=4 * batch_records,
+            low_water=batch_records,
+            drain_seconds=settings.drain_seconds,
+        )
+
+    return Service(name, tuple(reads), open_batches, window)
+
+
+class _BatchHandler:
+    def __init__(self, handle: HandleBatch, worker: str) -> None:
+        self._handle = handle
+        self._worker = worker
+
+    async def handle(self, records: Sequence[Record]) -> list[Message]:
+        return list(await self._handle(records))
+
+    def refuse(self, records: Sequence[Record], error: MedkgError) -> list[Message]:
+        failure = failure_of(error)
+        return [dead_letter(record, failure, self._worker) for record in records]
+
+
+@dataclass(slots=True)
+class RunningService:
+    """A service at work."""
+
+    service: Service
+    worker: Worker
+    subscription: Subscription
+
+
+@asynccontextmanager
+async def running(
+    services: Sequence[Service], settings: RuntimeSettings, kafka: KafkaSettings, on_failure: Callable[[], None]
+) -> AsyncIterator[tuple[ServiceHost, list[RunningService]]]:
+    """Services at work until the block is left; then they drain, leave their groups and close what they opened.
+
+    ``on_failure`` is called when a worker has died; the process should stop then.
+
+    Raises:
+        ConfigurationError: a setting cannot work.
+        ResourceUnavailableError: Kafka does not answer.
+    """
+    await ensure_topics(kafka, ALL_TOPICS)
+    blobs = open_blobs(settings.blob_location, endpoint=settings.blobs_endpoint)
+    async with AsyncExitStack() as stack:
+        kafka_host = KafkaHost(kafka, drain_seconds=settings.drain_seconds, client_id=settings.worker_id)
+        host = ServiceHost(
+            settings=settings,
+            kafka=kafka,
+            publisher=kafka_host.publisher,
+            blobs=blobs,
+            topologies=TopologyLoader(settings.topologies_dir or default_topologies_dir()),
+            pinned=PinnedTopologies(blobs),
+            metrics=Metrics(),
+        )
+        at_work: list[RunningService] = []
+        for service in services:
+            handler = await stack.enter_async_context(service.open(host))
+            metrics = host.metrics.worker(service.name)
+            worker = Worker(handler, host.publisher, service.window(settings), metrics, on_failure)
+            subscription = kafka_host.subscribe(service.topics, f"medkg-{service.name}", worker)
+            worker.start(subscription)
+            at_work.append(RunningService(service, worker, subscription))
+        await kafka_host.start()
+        try:
+            yield host, at_work
+        finally:
+            abandoned = await asyncio.gather(*(one.worker.drain() for one in at_work))
+            await kafka_host.stop()
+            for one, count in zip(at_work, abandoned, strict=True):
+                if count:
+                    log.warning("%s: %d records were abandoned and will be done again", one.service.name, count)
+
+
+async def run_until_stopped(services: Sequence[Service], settings: RuntimeSettings, kafka: KafkaSettings) -> int:
+    """Serve until SIGTERM or SIGINT. Returns the exit code: 0 after a clean stop, 1 after a worker died."""
+    stop, failed = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+
+    def fail() -> None:
+        failed.set()
+        stop.set()
+
+    names = ", ".join(service.name for service in services)
+    async with running(services, settings, kafka, fail) as (host, at_work):
+        with ExitStack() as stack:
+            address = "none"
+            if settings.http_port >= 0:
+                server = HealthServer(
+                    settings.http_host,
+                    settings.http_port,
+                    host.metrics.registry,
+                    live=lambda: liveness(at_work, settings.stall_seconds),
+                    ready=lambda: {"stop": "the process is stopping"} if stop.is_set() else {},
+                )
+                address = stack.enter_context(server).address
+            log.info(
+                "serving %s",
+                names,
+                extra={"kafka": kafka.bootstrap, "blobs": settings.blob_location, "health": address},
+            )
+            await stop.wait()
+            log.info("stopping %s", names)
+    return 1 if failed.is_set() else 0
+
+
+def liveness(at_work: Sequence[RunningService], stall_seconds: float) -> dict[str, str]:
+    """What is wrong with services that make no progress, by service; empty when all is well."""
+    faults: dict[str, str] = {}
+    for one in at_work:
+        if not one.worker.is_healthy:
+            faults[one.service.name] = f"a task died: {one.worker.failure!r}"
+        elif (age := one.subscription.seconds_since_poll) > POLL_LIMIT_SECONDS:
+            faults[one.service.name] = f"the consumer was not polled for {age:.0f} s"
+        elif (idle := one.worker.seconds_without_progress) > stall_seconds:
+            faults[one.service.name] = f"there is work, but nothing was finished for {idle:.0f} s"
+    return faults
+
+
+def serve(stage_type: StageType) -> None:
+    """Run the service of one kind of stage as this process, with settings from the environment, until told to stop."""
+    serve_services([stage_service(stage_type)])
+
+
+def serve_batches(
+    name: str,
+    reads: Sequence[str],
+    open_handler: Callable[[ServiceHost], AbstractAsyncContextManager[HandleBatch]],
+) -> None:
+    """Run a service that handles records in bulk as this process."""
+    serve_services([batch_service(name, reads, open_handler)])
+
+
+def serve_services(services: Sequence[Service]) -> None:
+    """Run services as this process: configure, serve, exit with a code. What every ``medkg-…`` command does."""
+    settings = RuntimeSettings()
+    configure_logging(settings)
+    try:
+        code = run(run_until_stopped(services, settings, KafkaSettings()))
+    except MedkgError as error:
+        log.critical(error.message, extra={"code": error.code})
+        code = 2
+    raise SystemExit(code)
+
+
+def run(main: Awaitable[int]) -> int:
+    """Run the main coroutine of a process, on uvloop where there is one."""
+
+    async def whole() -> int:
+        return await main
+
+    try:
+        import uvloop
+    except ImportError:  # no wheel for this platform
+        return asyncio.run(whole())
+    return uvloop.run(whole())

@@ -1,0 +1,76 @@
+"""The environment of every medkg process: variables with the prefix ``MEDKG_``."""
+
+import os
+import socket
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def _default_worker_id() -> str:
+    return f"{socket.gethostname()}-{os.getpid()}"
+
+
+class KafkaSettings(BaseSettings):
+    """How to reach Kafka, and how records are taken from it."""
+
+    model_config = SettingsConfigDict(env_prefix="MEDKG_KAFKA_", extra="ignore")
+
+    bootstrap: str = Field("127.0.0.1:9092", description="Kafka bootstrap servers, HOST:PORT[,HOST:PORT…].")
+    topic_prefix: str = Field(
+        "", description="Put before every topic and consumer group: several fleets on one cluster."
+    )
+    partitions: int = Field(4, ge=1, le=1024, description="Partitions of a topic that is created.")
+    replication_factor: int = Field(1, ge=1, le=9, description="Replicas of a topic that is created.")
+    create_topics: bool = Field(True, description="Create missing topics at start.")
+    security_protocol: Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"] = Field(
+        "plaintext", description="Transport to Kafka."
+    )
+    sasl_mechanism: str = Field("", description="SASL mechanism, such as SCRAM-SHA-512.")
+    sasl_username: str = Field("", description="SASL user name.")
+    sasl_password: SecretStr = Field(SecretStr(""), description="SASL password.")
+    session_timeout_ms: int = Field(45_000, ge=1_000, description="Silence after which a group member counts as dead.")
+    heartbeat_interval_ms: int = Field(3_000, ge=50, description="How often a group member says that it lives.")
+    max_poll_interval_ms: int = Field(300_000, ge=10_000, description="Longest pause between two polls.")
+    auto_commit_interval_ms: int = Field(1_000, ge=50, description="How often stored offsets are committed.")
+    fetch_wait_ms: int = Field(
+        100, ge=1, le=10_000, description="How long Kafka may hold a fetch back while there is nothing to send."
+    )
+    batch_records: int = Field(500, ge=1, le=10_000, description="Most records taken with one poll.")
+    is_in_process: bool = Field(
+        False, description="The broker is librdkafka's in-process cluster: topics appear on first use."
+    )
+
+
+class RuntimeSettings(BaseSettings):
+    """What every service needs beside Kafka."""
+
+    model_config = SettingsConfigDict(env_prefix="MEDKG_", extra="ignore")
+
+    data_dir: Path = Field(Path(".medkg"), description="Folder of the embedded stores.")
+    blobs_url: str = Field(
+        "", description="Where artefacts lie: file:///folder or s3://bucket/prefix; default DATA_DIR/blobs."
+    )
+    blobs_endpoint: str = Field("", description="Endpoint of an S3-compatible server, such as http://127.0.0.1:9000.")
+    database_url: SecretStr = Field(SecretStr(""), description="PostgreSQL of ledger, waits and graph: postgresql://…")
+    topologies_dir: Path | None = Field(None, description="Folder of the topologies; default ./topologies.")
+    worker_id: str = Field(default_factory=_default_worker_id, description="Name of this process in events and logs.")
+    concurrency: int = Field(16, ge=1, le=1024, description="Documents worked on at the same time.")
+    threads: int = Field(4, ge=1, le=256, description="Threads for stages that are plain functions.")
+    high_water: int = Field(1_000, ge=1, description="Taken records above which partitions are paused.")
+    low_water: int = Field(250, ge=0, description="Taken records under which partitions are resumed.")
+    drain_seconds: float = Field(20, ge=0, le=600, description="How long a stop or rebalance waits for what is begun.")
+    inline_bytes: int = Field(
+        16_384, ge=0, le=262_144, description="Artefacts up to this size travel inside the message."
+    )
+    stall_seconds: float = Field(900, ge=10, description="Work without any progress for so long: no longer alive.")
+    http_host: str = Field("127.0.0.1", description="Address of health and metrics.")
+    http_port: int = Field(0, ge=-1, le=65_535, description="Port of health and metrics; 0 any free one, -1 none.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe log line.")
+    log_format: Literal["json", "console"] = Field("json", description="Log lines as JSON or for people.")
+
+    @property
+    def blob_location(self) -> str:
+        return self.blobs_url or (self.data_dir.absolute() / "blobs").as_uri()

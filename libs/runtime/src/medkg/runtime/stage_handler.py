@@ -1,0 +1,239 @@
+"""The handler of a stage service: one request in, the messages that follow it out.
+
+Take, open inputs, run, store the artefact; the worker then publishes and stores the offset. What fails becomes a dead
+letter and a ``stage.failed`` event; only an unavailable resource of our own is raised, and the worker waits for it.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any, get_origin
+
+import msgspec
+
+from medkg.contracts.cloudevents import Message, read_envelope
+from medkg.contracts.context import Metadata, StageContext
+from medkg.contracts.document import Document, GraphWriteReceipt, IndexReceipt, WriteOutcome
+from medkg.contracts.errors import ContractError, MedkgError, PipelineConfigError, ResourceUnavailableError
+from medkg.contracts.messages import REQUEST_DECODER, Artefact, StageRequest
+from medkg.contracts.stages import STAGE_CONTRACTS, StageType, encode_artefact
+from medkg.contracts.topology import Policies, Policy, StageDefinition, Topology
+from medkg.runtime.artefacts import Artefacts, artefact_path, content_key
+from medkg.runtime.attempts import run_under_policy
+from medkg.runtime.fan_out import page_messages
+from medkg.runtime.metrics import StageMetrics
+from medkg.runtime.outcome import Done, Narrator, dead_letter, failure_of
+from medkg.runtime.records import Record
+from medkg.runtime.registry import OpenStage, OpenStages
+from medkg.runtime.topologies import PinnedTopologies
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class StageServices:
+    """What a stage handler works with. ``say`` publishes without waiting: for events that only inform."""
+
+    stages: OpenStages
+    topologies: PinnedTopologies
+    policies: Callable[[], Policies]
+    artefacts: Artefacts
+    executor: Executor
+    metrics: StageMetrics
+    say: Callable[[Message], None]
+
+
+class StageHandler:
+    """Runs one kind of stage. Safe for any number of concurrent calls."""
+
+    def __init__(self, stage_type: StageType, worker: str, services: StageServices) -> None:
+        self._stage_type = stage_type
+        self._contract = STAGE_CONTRACTS[stage_type]
+        self._decode_input: Callable[[bytes], Any] = msgspec.json.Decoder(self._contract.consumes_type).decode
+        self._decode_output: Callable[[bytes], Any] = msgspec.json.Decoder(self._contract.produces_type).decode
+        self._worker = worker
+        self._source = f"medkg/{stage_type.service}"
+        self._services = services
+
+    async def handle(self, records: Sequence[Record]) -> list[Message]:
+        """The messages that follow these requests.
+
+        Raises:
+            ResourceUnavailableError: the blob store, or a store that the stage writes to, does not answer.
+        """
+        messages: list[Message] = []
+        for record in records:
+            messages += await self._handle_one(record)
+        return messages
+
+    def refuse(self, records: Sequence[Record], error: MedkgError) -> list[Message]:
+        """Dead letters for requests whose results cannot be published."""
+        messages: list[Message] = []
+        for record in records:
+            narrator = self._read(record)
+            if isinstance(narrator, Narrator):
+                messages += narrator.failed(failure_of(error), record, 0.0)
+            else:
+                messages += narrator
+        return messages
+
+    async def _handle_one(self, record: Record) -> list[Message]:
+        narrator = self._read(record)
+        if not isinstance(narrator, Narrator):
+            return narrator
+        self._services.say(narrator.started())
+        begun = time.perf_counter()
+        try:
+            messages, outcome = await self._run(narrator, begun)
+        except ResourceUnavailableError:
+            raise
+        except MedkgError as error:
+            return self._give_up(narrator, record, error, begun)
+        self._services.metrics.runs.labels(narrator.request.stage, outcome).inc()
+        self._services.metrics.seconds.labels(narrator.request.stage).observe(time.perf_counter() - begun)
+        return messages
+
+    def _read(self, record: Record) -> Narrator | list[Message]:
+        """What a record asks for, or the dead letter of one that cannot be read."""
+        try:
+            envelope = read_envelope(record.headers)
+            request = REQUEST_DECODER.decode(record.value)
+        except (ContractError, msgspec.MsgspecError) as error:
+            fault = ContractError(f"reading a stage request: {error}")
+            log.warning("%s at %s", fault.message, record.position)
+            self._services.metrics.dead_letters.labels("", fault.code).inc()
+            return [dead_letter(record, failure_of(fault), self._worker)]
+        return Narrator(self._worker, self._source, self._stage_type.value, envelope, request)
+
+    def _give_up(self, narrator: Narrator, record: Record, error: MedkgError, begun: float) -> list[Message]:
+        request = narrator.request
+        log.warning(
+            "%s: %s",
+            error.code,
+            error.message,
+            extra={"job_id": request.job_id, "doc_id": request.doc_id, "stage": request.stage},
+            exc_info=error if error.code == "stage_crashed" else None,
+        )
+        self._services.metrics.runs.labels(request.stage, error.disposition.value).inc()
+        self._services.metrics.dead_letters.labels(request.stage, error.code).inc()
+        return narrator.failed(failure_of(error), record, _milliseconds(begun))
+
+    async def _run(self, narrator: Narrator, begun: float) -> tuple[list[Message], str]:
+        request = narrator.request
+        topology = await self._services.topologies.get(request.pipeline.digest)
+        definition = self._definition(topology, request.stage)
+        opened = await self._services.stages.get(definition)
+        policy = self._policy(definition)
+        taken = self._input_of(request)
+        if self._stage_type is StageType.INGEST:
+            page = await self._execute(narrator, opened, policy, taken, _context(request, ""))
+            asked = await self._services.artefacts.open(taken)
+            store = self._services.artefacts
+            messages = await page_messages(narrator, topology, page, asked, store, lambda: _milliseconds(begun))
+            return messages, "completed"
+        done = await self._produce(narrator, opened, policy, taken, begun)
+        return narrator.completed(topology, done), "reused" if done.reused else "completed"
+
+    async def _produce(
+        self, narrator: Narrator, opened: OpenStage, policy: Policy, taken: Artefact, begun: float
+    ) -> Done:
+        """Run a stage on a document, or find that it has been run before."""
+        request, kind = narrator.request, self._contract.produces
+        key = content_key(
+            request.tenant_id,
+            request.doc_id,
+            opened.identity,
+            opened.options,
+            {taken.kind: taken.sha256},
+            request.metadata,
+        )
+        path = artefact_path(request.tenant_id, key)
+        is_kept = opened.implementation.memoised and not self._contract.is_sink
+        if is_kept and (known := await self._services.artefacts.find(kind, path)) is not None:
+            artefact, data = known
+            try:
+                return self._done(artefact, self._decode_output(data), begun, reused=True)
+            except msgspec.MsgspecError:
+                log.warning("artefact %s cannot be read and is made again", path)
+        output = await self._execute(narrator, opened, policy, taken, _context(request, key))
+        artefact = await self._services.artefacts.make(kind, encode_artefact(output), path, is_kept=is_kept)
+        return self._done(artefact, output, begun, reused=_was_there(output))
+
+    def _done(self, artefact: Artefact, output: object, begun: float, *, reused: bool) -> Done:
+        added: Metadata = output.metadata if isinstance(output, Document) else {}
+        return Done((artefact,), added, _milliseconds(begun), reused)
+
+    async def _execute(
+        self, narrator: Narrator, opened: OpenStage, policy: Policy, taken: Artefact, ctx: StageContext
+    ) -> Any:
+        data = await self._services.artefacts.open(taken)
+        try:
+            value = self._decode_input(data)
+        except msgspec.MsgspecError as error:
+            raise ContractError(f"reading {taken.kind} of {narrator.request.subject}: {error}") from error
+
+        def say_retry(error: MedkgError, attempt: int, seconds: float) -> None:
+            self._services.metrics.retries.labels(narrator.request.stage, error.code).inc()
+            self._services.say(narrator.retrying(failure_of(error), attempt, seconds))
+
+        output = await run_under_policy(opened, policy, self._services.executor, ctx, value, say_retry)
+        if not _is_instance(output, self._contract.produces_type):
+            expected = getattr(self._contract.produces_type, "__name__", str(self._contract.produces_type))
+            raise ContractError(
+                f"running {opened.implementation.name}: returned {type(output).__name__}, expected {expected}"
+            )
+        return output
+
+    def _definition(self, topology: Topology, stage: str) -> StageDefinition:
+        definition = topology.by_name.get(stage)
+        if not isinstance(definition, StageDefinition) or definition.type is not self._stage_type:
+            raise PipelineConfigError(
+                f"running stage {stage!r}: pipeline {topology.name} {topology.version} "
+                f"has no {self._stage_type.value} of that name"
+            )
+        return definition
+
+    def _policy(self, definition: StageDefinition) -> Policy:
+        policies = self._services.policies().policies
+        policy = policies.get(definition.policy)
+        if policy is None:
+            raise PipelineConfigError(
+                f"running stage {definition.name!r}: policy {definition.policy!r} is not in resilience.yaml "
+                f"(known: {', '.join(sorted(policies))})"
+            )
+        return policy
+
+    def _input_of(self, request: StageRequest) -> Artefact:
+        taken = request.artefacts.get(self._contract.consumes)
+        if taken is None:
+            raise ContractError(
+                f"running stage {request.stage!r} of {request.subject}: "
+                f"the message carries no {self._contract.consumes!r}"
+            )
+        return taken
+
+
+def _context(request: StageRequest, key: str) -> StageContext:
+    return StageContext(
+        tenant_id=request.tenant_id,
+        doc_id=request.doc_id,
+        correlation_id=request.job_id,
+        metadata=request.metadata,
+        content_key=key,
+        revision=request.revision,
+    )
+
+
+def _was_there(output: object) -> bool:
+    """Whether a sink found that there was nothing to write."""
+    return isinstance(output, IndexReceipt | GraphWriteReceipt) and output.outcome is not WriteOutcome.WRITTEN
+
+
+def _is_instance(output: object, expected: type) -> bool:
+    return isinstance(output, get_origin(expected) or expected)  # list[Chunk] -> list
+
+
+def _milliseconds(begun: float) -> float:
+    return round((time.perf_counter() - begun) * 1000, 3)

@@ -1,0 +1,335 @@
+"""The worker: a bounded window of records under way, offsets along the contiguous finished prefix, a bounded drain.
+
+The order is always: take, run, publish what follows, *then* store the offset. Hence nothing is lost: whatever stops a
+worker in between is done again from the last stored offset, and ids are deterministic, so that doing it again has no
+effect.
+
+Records wait in a queue and are worked on by a fixed number of lanes, each a task that takes the next records, runs the
+handler and hands over what is to be published. There is no task and no future per record. One publisher task delivers
+whatever has finished since the last time with a single flush, stores the offsets and resumes paused partitions: while
+one flush is under way the next batch gathers, so batches grow with the load and latency stays low without it.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from medkg.contracts.cloudevents import Message
+from medkg.contracts.errors import ContractError, MedkgError, ResourceUnavailableError
+from medkg.runtime.metrics import WorkerMetrics
+from medkg.runtime.records import Partition, Record
+from medkg.runtime.window import OffsetWindow
+
+log = logging.getLogger(__name__)
+
+_RETRY_SECONDS = (0.1, 0.5, 1.0, 2.0, 5.0)  # between attempts to reach Kafka or a store; the last one repeats
+
+
+class Handler(Protocol):
+    """The work itself.
+
+    ``handle`` is given one or more records and returns what is to be published before their offsets are stored. What
+    is wrong with a record becomes a message (a dead letter), not an exception; ResourceUnavailableError means that
+    nothing can be done just now, and the same records are given again.
+    """
+
+    async def handle(self, records: Sequence[Record]) -> list[Message]: ...
+
+    def refuse(self, records: Sequence[Record], error: MedkgError) -> list[Message]:
+        """What to publish for records whose results Kafka will never take."""
+        ...
+
+
+class Intake(Protocol):
+    """The consumer, as far as the worker steers it."""
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+    def store(self, offsets: dict[Partition, int]) -> None: ...
+
+
+class Delivers(Protocol):
+    """The producer, as far as the worker uses it."""
+
+    async def publish(self, messages: Sequence[Message]) -> dict[int, str]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class WindowSettings:
+    """``lanes`` handlers run at once, each given up to ``take`` records.
+
+    Partitions are paused above ``high_water`` taken records and resumed under ``low_water``.
+    """
+
+    lanes: int = 16
+    take: int = 1
+    high_water: int = 1_000
+    low_water: int = 250
+    drain_seconds: float = 20
+
+
+@dataclass(slots=True)
+class _Job:
+    """Records on their way through a lane, each with the window of the assignment under which it was taken."""
+
+    records: list[Record]
+    windows: list[OffsetWindow]
+    messages: list[Message] = field(default_factory=list)
+
+
+class Worker:
+    """Runs a handler on what an intake delivers, keeping the order of operations above."""
+
+    def __init__(
+        self,
+        handler: Handler,
+        publisher: Delivers,
+        settings: WindowSettings,
+        metrics: WorkerMetrics,
+        on_failure: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._handler = handler
+        self._publisher = publisher
+        self._settings = settings
+        self._metrics = metrics
+        self._on_failure = on_failure
+        self._intake: Intake | None = None
+        self._queue: deque[tuple[Record, OffsetWindow]] = deque()
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._windows: dict[Partition, OffsetWindow] = {}
+        self._finished: list[_Job] = []
+        self._something_finished = asyncio.Event()
+        self._quiet = asyncio.Condition()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._is_paused = False
+        self._is_stopping = False
+        self._in_flight = 0
+        self._progress_at = time.monotonic()
+        self.failure: BaseException | None = None
+
+    # life
+
+    def start(self, intake: Intake) -> None:
+        """Begin to work on what ``intake`` delivers."""
+        self._intake = intake
+        names = [f"lane-{number}" for number in range(self._settings.lanes)]
+        self._tasks = [asyncio.create_task(self._lane(), name=name) for name in names]
+        self._tasks.append(asyncio.create_task(self._publish_finished(), name="publisher"))
+        for task in self._tasks:
+            task.add_done_callback(self._ended)
+
+    async def drain(self) -> int:
+        """Take nothing new, finish what is begun for a bounded time, abandon the rest uncommitted.
+
+        Returns how many records were abandoned while they were being worked on.
+        """
+        self._is_stopping = True
+        if self._intake is not None:
+            self._intake.pause()
+        self._queue.clear()
+        await self._wait_until_done(list(self._windows.values()))
+        abandoned = self._in_flight
+        for window in self._windows.values():
+            window.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        return abandoned
+
+    @property
+    def is_healthy(self) -> bool:
+        """No task of the worker has died."""
+        return self.failure is None
+
+    @property
+    def seconds_without_progress(self) -> float:
+        """How long there has been work without anything being finished; 0 when there is none."""
+        return time.monotonic() - self._progress_at if self._load else 0.0
+
+    @property
+    def _load(self) -> int:
+        return len(self._queue) + self._in_flight
+
+    # what the subscription tells (see broker.Sink)
+
+    def accept(self, records: list[Record]) -> None:
+        """Take records; pause the intake above the high-water mark."""
+        if self._is_stopping:
+            return
+        if not self._load:
+            self._progress_at = time.monotonic()
+        for record in records:
+            window = self._window(Partition(record.topic, record.partition))
+            window.take(record.offset)
+            self._queue.append((record, window))
+        self._metrics.taken.inc(len(records))
+        self._wake(len(records))
+        if self._load > self._settings.high_water and self._intake is not None:
+            self._intake.pause()
+            if not self._is_paused:
+                self._is_paused = True
+                self._metrics.paused.set(1)
+
+    def assigned(self, partitions: list[Partition]) -> None:
+        """Partitions are ours from now on."""
+        for partition in partitions:
+            self._windows[partition] = OffsetWindow()
+
+    async def release(self, partitions: list[Partition]) -> dict[Partition, int]:
+        """Finish what is begun on partitions that are being taken away, and say which offsets to store."""
+        windows = {partition: self._windows[partition] for partition in partitions if partition in self._windows}
+        leaving = set(map(id, windows.values()))
+        self._queue = deque(item for item in self._queue if id(item[1]) not in leaving)
+        await self._wait_until_done(list(windows.values()))
+        offsets = {partition: w.committable for partition, w in windows.items() if w.committable is not None}
+        self.lost(partitions)
+        return offsets
+
+    def lost(self, partitions: list[Partition]) -> None:
+        """Partitions are gone: nothing of them is published or stored any more."""
+        for partition in partitions:
+            window = self._windows.pop(partition, None)
+            if window is not None:
+                window.close()
+        self._queue = deque(item for item in self._queue if item[1].is_open)
+
+    # lanes
+
+    async def _lane(self) -> None:
+        while True:
+            job = await self._next()
+            job.messages = await self._until_available(job.records)
+            self._finished.append(job)
+            self._something_finished.set()
+
+    async def _next(self) -> _Job:
+        while not self._queue:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiting.append(waiter)
+            await waiter
+        job = _Job([], [])
+        while self._queue and len(job.records) < self._settings.take:
+            record, window = self._queue.popleft()
+            window.begin()
+            job.records.append(record)
+            job.windows.append(window)
+        self._in_flight += len(job.records)
+        self._metrics.in_flight.set(self._in_flight)
+        return job
+
+    async def _until_available(self, records: list[Record]) -> list[Message]:
+        attempt = 0
+        while True:
+            try:
+                return await self._handler.handle(records)
+            except ResourceUnavailableError as error:
+                await self._back_off(attempt, "handling", error)
+                attempt += 1
+
+    def _wake(self, count: int) -> None:
+        while count > 0 and self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                count -= self._settings.take
+
+    # publishing
+
+    async def _publish_finished(self) -> None:
+        while True:
+            await self._something_finished.wait()
+            self._something_finished.clear()
+            jobs, self._finished = self._finished, []
+            live = [job for job in jobs if any(window.is_open for window in job.windows)]
+            await self._deliver(live)
+            self._settle(jobs)
+            async with self._quiet:
+                self._quiet.notify_all()
+
+    async def _deliver(self, jobs: list[_Job]) -> None:
+        """Publish the results of jobs, whatever it takes; results that Kafka refuses for good become dead letters."""
+        attempt = 0
+        while jobs:
+            messages = [item for job in jobs for item in job.messages]
+            if not messages:
+                return
+            try:
+                refused = await self._publisher.publish(messages)
+            except ResourceUnavailableError as error:
+                await self._back_off(attempt, "publishing", error)
+                attempt += 1
+                continue
+            jobs = self._refused_jobs(jobs, refused)
+
+    def _refused_jobs(self, jobs: list[_Job], refused: dict[int, str]) -> list[_Job]:
+        again: list[_Job] = []
+        index = 0
+        for job in jobs:
+            reasons = [refused[at] for at in range(index, index + len(job.messages)) if at in refused]
+            index += len(job.messages)
+            if reasons:
+                error = ContractError(f"publishing the results: Kafka refuses them for good: {reasons[0]}")
+                log.error(error.message, extra={"positions": [str(record.position) for record in job.records]})
+                again.append(_Job(job.records, job.windows, self._handler.refuse(job.records, error)))
+        return again
+
+    def _settle(self, jobs: list[_Job]) -> None:
+        """Account for published jobs: offsets, counters, watermarks."""
+        grown: dict[int, OffsetWindow] = {}
+        count = 0
+        for job in jobs:
+            count += len(job.records)
+            for record, window in zip(job.records, job.windows, strict=True):
+                if window.finish(record.offset):
+                    grown[id(window)] = window
+        self._in_flight -= count
+        self._progress_at = time.monotonic()
+        self._metrics.finished.inc(count)
+        self._metrics.in_flight.set(self._in_flight)
+        if self._intake is None:
+            return
+        offsets = {
+            partition: window.committable
+            for partition, window in self._windows.items()
+            if id(window) in grown and window.committable is not None
+        }
+        if offsets:
+            self._intake.store(offsets)
+        if self._is_paused and not self._is_stopping and self._load <= self._settings.low_water:
+            self._intake.resume()
+            self._is_paused = False
+            self._metrics.paused.set(0)
+
+    # waiting
+
+    async def _wait_until_done(self, windows: list[OffsetWindow]) -> None:
+        """Wait, for at most the drain time, until every record that was begun in these windows is finished."""
+        try:
+            async with asyncio.timeout(self._settings.drain_seconds), self._quiet:
+                await self._quiet.wait_for(lambda: not any(window.running for window in windows))
+        except TimeoutError:
+            log.warning("not drained after %s s: the rest is left to the next owner", self._settings.drain_seconds)
+
+    async def _back_off(self, attempt: int, doing: str, error: MedkgError) -> None:
+        seconds = _RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)]
+        log.warning("%s: %s; again in %s s", doing, error.message, seconds)
+        self._metrics.unavailable.inc()
+        await asyncio.sleep(seconds)
+
+    def _window(self, partition: Partition) -> OffsetWindow:
+        window = self._windows.get(partition)
+        if window is None:
+            window = self._windows[partition] = OffsetWindow()
+        return window
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.failure = error
+            log.critical("task %s of the worker died", task.get_name(), exc_info=error)
+            self._on_failure()

@@ -1,0 +1,97 @@
+"""Dead letters into the ledger: what could not be handled, where it stood, and why."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Protocol
+
+import msgspec
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from medkg.contracts.cloudevents import Headers
+from medkg.contracts.errors import ContractError, Disposition
+from medkg.contracts.messages import DeadLetter, Failure, Position, encode
+from medkg.storage.ledger_facts import MAX_MESSAGE, clean
+from medkg.storage.ledger_merge import Row
+from medkg.storage.ledger_rows import DEAD_LETTERS
+from medkg.storage.transactions import in_transaction
+
+HEADER = "medkg_dead_letter"
+MAX_CAUSES = 20
+_DECODER = msgspec.json.Decoder(DeadLetter)
+_LARGEST = {"attempt": 2**53, "partition": 2**31 - 1, "offset": 2**63 - 1}
+
+
+class DeadRecord(Protocol):
+    """A record of the dead-letter topic. ``timestamp_ms`` is Kafka's, milliseconds since 1970."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def partition(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def headers(self) -> Headers: ...
+    @property
+    def timestamp_ms(self) -> int: ...
+
+
+async def project_dead_letters(engine: AsyncEngine, records: Sequence[DeadRecord]) -> None:
+    """Record dead letters, one row for each message that could not be handled, however often it died.
+
+    Idempotent and independent of order. The row's id is the position of that message. A record that does not say what it
+    was (no header, or an unreadable one) is listed under its own position.
+
+    Raises:
+        ResourceUnavailableError: the database does not answer; the same records may be given again.
+    """
+    rows: dict[str, Row] = {}
+    for record in records:
+        row = _row(record)
+        DEAD_LETTERS.add_to(rows, row[0], row)
+    if rows:
+        parameters = DEAD_LETTERS.parameters(rows.values())
+        await in_transaction(engine, "recording dead letters", lambda c: c.execute(_MERGE, parameters))
+
+
+def _row(record: DeadRecord) -> Row:
+    letter = _letter(record)
+    failure, position = letter.failure, letter.position
+    topic = clean(position.topic, 249)  # 249: the longest name of a topic
+    return [
+        f"{topic}/{position.partition}/{position.offset}",
+        datetime.fromtimestamp(max(record.timestamp_ms, 0) / 1000, UTC),
+        clean(letter.job_id, 200),
+        clean(letter.tenant_id, 200),
+        clean(letter.doc_id, 200),
+        clean(letter.stage, 200),
+        letter.attempt,
+        clean(failure.code, 200),
+        clean(failure.message, MAX_MESSAGE),
+        encode([clean(cause, MAX_MESSAGE) for cause in failure.causes[:MAX_CAUSES]]).decode(),
+        clean(failure.disposition, 200),
+        clean(letter.worker, 200),
+        topic,
+        position.partition,
+        position.offset,
+    ]
+
+
+def _letter(record: DeadRecord) -> DeadLetter:
+    header = next((value for name, value in reversed(record.headers) if name == HEADER), None)
+    try:
+        letter = _DECODER.decode(header or b"")
+        position = letter.position
+        numbers = {"attempt": letter.attempt, "partition": position.partition, "offset": position.offset}
+        for name, value in numbers.items():
+            if not 0 <= value <= _LARGEST[name]:
+                raise ValueError(f"{name} {value} is out of range")
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        reason = f"reading a dead letter: its header {HEADER} cannot be read: {error}"
+        failure = Failure(ContractError.code, reason, Disposition.FAILED.value)
+        return DeadLetter(failure=failure, position=Position(record.topic, record.partition, record.offset), worker="")
+    return letter
+
+
+_MERGE = text(DEAD_LETTERS.upsert())

@@ -1,0 +1,139 @@
+"""How each table of the ledger is merged: one declaration a table, its columns in the order of a row."""
+
+from medkg.storage.ledger_merge import Field, MergedTable, Rule, Tuple
+
+
+def _constant(*names: str) -> list[Field]:
+    return [Field(name, "text", Rule.GREATEST) for name in names]
+
+
+DOCUMENTS = MergedTable(
+    "documents",
+    [
+        Field("job_id", "text", Rule.KEY),
+        Field("doc_id", "text", Rule.KEY),
+        *_constant("tenant_id", "pipeline_name", "pipeline_version"),
+        Field("is_known", "boolean", Rule.EITHER),
+        Tuple((("page_number", "bigint"), ("source_id", "text"), ("uri", "text"))),
+        Tuple((("last_event_at", "timestamptz"), ("stage_rank", "smallint"), ("current_stage", "text")), latest=True),
+        Field("first_event_at", "timestamptz", Rule.LEAST),
+        Field("retry_count_per_stage", "text", Rule.HIGHEST_BY_KEY),
+        Field("pdf_downloaded", "boolean", Rule.EITHER),
+        Field("post_pdf_started", "boolean", Rule.EITHER),
+        Field("did_work", "boolean", Rule.EITHER),
+        Field("finished_leaves", "text", Rule.UNION),
+        Field("leaves", "bigint", Rule.GREATEST),
+        Tuple(
+            (
+                ("failure_at", "timestamptz"),
+                ("failure_stage", "text"),
+                ("failure_code", "text"),
+                ("failure_message", "text"),
+                ("failure_disposition", "text"),
+            )
+        ),
+    ],
+)
+STAGE_RUNS = MergedTable(
+    "stage_runs",
+    [
+        Field("job_id", "text", Rule.KEY),
+        Field("doc_id", "text", Rule.KEY),
+        Field("page", "bigint", Rule.KEY),
+        Field("stage", "text", Rule.KEY),
+        Field("attempt", "bigint", Rule.KEY),
+        *_constant("stage_type"),
+        Tuple((("started_at", "timestamptz"), ("started_by", "text"))),
+        Tuple(
+            (
+                ("outcome", "smallint"),
+                ("finished_at", "timestamptz"),
+                ("worker", "text"),
+                ("duration_us", "bigint"),
+                ("failure_code", "text"),
+                ("failure_message", "text"),
+            )
+        ),
+        Field("did_work", "boolean", Rule.EITHER),
+    ],
+)
+PAGES = MergedTable(
+    "pages",
+    [
+        Field("job_id", "text", Rule.KEY),
+        Field("number", "bigint", Rule.KEY),
+        Field("is_done", "boolean", Rule.EITHER),
+        Field("is_last", "boolean", Rule.EITHER),
+        Field("documents", "bigint", Rule.GREATEST),
+        Field("refused", "bigint", Rule.GREATEST),
+        Field("total", "bigint", Rule.GREATEST),
+        Field("done_at", "timestamptz", Rule.LEAST),
+        Tuple((("failure_at", "timestamptz"), ("failure_code", "text"), ("failure_message", "text"))),
+    ],
+)
+JOBS = MergedTable(
+    "jobs",
+    [
+        Field("job_id", "text", Rule.KEY),
+        *_constant("tenant_id", "pipeline_name", "pipeline_version", "pipeline_digest"),
+        Field("revision", "bigint", Rule.GREATEST),
+        Tuple((("admitted_at", "timestamptz"), ("source", "text"), ("selection", "text"))),
+        Tuple((("rejected_at", "timestamptz"), ("faults", "text"))),
+        Field("last_page", "bigint", Rule.GREATEST),
+        Field("max_page", "bigint", Rule.GREATEST),
+        Field("total_records", "bigint", Rule.GREATEST),
+        Field("first_event_at", "timestamptz", Rule.LEAST),
+        Field("last_event_at", "timestamptz", Rule.GREATEST),
+        *(
+            Field(name, "bigint", Rule.ADD)
+            for name in ("documents", "completed", "skipped", "failed", "rejected", "pages_done", "pages_failed")
+        ),
+    ],
+)
+REJECTIONS = MergedTable(
+    "rejections",
+    [
+        Field("rejection_id", "text", Rule.KEY),
+        *_constant("job_id", "tenant_id", "faults", "topic"),
+        Field("partition", "integer", Rule.GREATEST),
+        Field("offset", "bigint", Rule.GREATEST),
+        Field("rejected_at", "timestamptz", Rule.LEAST),
+    ],
+)
+TOPOLOGIES = MergedTable("topologies", [Field("digest", "text", Rule.KEY), *_constant("canonical_json")])
+JOB_STAGES = MergedTable(
+    "job_stages",
+    [
+        Field("job_id", "text", Rule.KEY),
+        Field("stage", "text", Rule.KEY),
+        *_constant("stage_type"),
+        *(
+            Field(name, "bigint", Rule.ADD)
+            for name in ("started", "retrying", "completed", "reused", "failed", "duration_us")
+        ),
+    ],
+)
+DEAD_LETTERS = MergedTable(
+    "dead_letters",
+    [
+        Field("dead_letter_id", "text", Rule.KEY),
+        Tuple(
+            (
+                ("dead_at", "timestamptz"),
+                ("job_id", "text"),
+                ("tenant_id", "text"),
+                ("doc_id", "text"),
+                ("stage", "text"),
+                ("attempt", "bigint"),
+                ("code", "text"),
+                ("message", "text"),
+                ("causes", "text"),
+                ("disposition", "text"),
+                ("worker", "text"),
+                ("topic", "text"),
+                ("partition", "integer"),
+                ("offset", "bigint"),
+            )
+        ),
+    ],
+)

@@ -1,0 +1,84 @@
+"""Chunking by section: a document's sections become passages of bounded size that lead back to their blocks."""
+
+from haystack import Document as Text
+
+from medkg.chunk.layout import lay_out
+from medkg.contracts.context import Metadata, StageContext
+from medkg.contracts.document import Block, Chunk, Document, Provenance, Section, SectionKind
+from medkg.contracts.errors import PayloadTooLargeError
+from medkg.contracts.ids import stable_id
+from medkg.haystack.splitter import PassageSplitter
+
+_MAX_FIELDS = 16
+_MAX_FIELD_CHARACTERS = 200  # metadata goes with every passage: longer values stay with the document
+
+
+class SectionChunker:
+    """Pure: the same document always gives the same chunks. Safe to call from several threads."""
+
+    def __init__(
+        self, max_tokens: int = 256, overlap_sentences: int = 1, include_back: bool = True, max_chunks: int = 20_000
+    ) -> None:
+        left_out = {SectionKind.TERMS, SectionKind.REFERENCES}
+        self._left_out = left_out if include_back else left_out | {SectionKind.BACK}
+        self._splitter = PassageSplitter(max_tokens=max_tokens, overlap_sentences=overlap_sentences)
+        self._max_chunks = max_chunks
+
+    def execute(self, ctx: StageContext, document: Document) -> list[Chunk]:
+        """The passages of every section that is running text, in reading order.
+
+        Raises:
+            PayloadTooLargeError: the document would give more than ``max_chunks`` passages.
+        """
+        metadata = _metadata(document)
+        chunks: list[Chunk] = []
+        for section in document.sections:
+            if section.kind not in self._left_out:
+                self._chunk_section(document, section, metadata, chunks)
+        return chunks
+
+    def _chunk_section(self, document: Document, section: Section, metadata: Metadata, chunks: list[Chunk]) -> None:
+        laid = lay_out(section)
+        whole = Text(id=section.section_id, content=laid.content, meta={"units": laid.units})
+        passages = self._splitter.run(documents=[whole])["documents"]
+        if len(chunks) + len(passages) > self._max_chunks:
+            raise PayloadTooLargeError(
+                f"chunking document {document.doc_id} ({document.source}:{document.source_id}): more than "
+                f"{self._max_chunks} passages; raise max_chunks or max_tokens if a document may be this long",
+                doc_id=document.doc_id,
+                limit=self._max_chunks,
+            )
+        for passage in passages:
+            text = passage.content or ""
+            origins = laid.origins(passage.meta["ranges"])
+            chunks.append(
+                Chunk(
+                    chunk_id=stable_id("chunk", document.doc_id, len(chunks), text),
+                    doc_id=document.doc_id,
+                    ordinal=len(chunks),
+                    text=text,
+                    section_path=section.path,
+                    spans=tuple(span for span, _ in origins),
+                    token_count=passage.meta["token_count"],
+                    title=document.title,
+                    provenance=_provenance([block for _, block in origins]),
+                    metadata=metadata,
+                )
+            )
+
+
+def _provenance(blocks: list[Block]) -> Provenance | None:
+    """Of the first block that knows its page, else of the first block."""
+    with_page = (block.provenance for block in blocks if block.provenance.page is not None)
+    return next(with_page, blocks[0].provenance if blocks else None)
+
+
+def _metadata(document: Document) -> Metadata:
+    """What a search result shows and filters by: where the document is from, and its short facts."""
+    short = {
+        key: value
+        for key, value in sorted(document.metadata.items())
+        if not isinstance(value, str) or len(value) <= _MAX_FIELD_CHARACTERS
+    }
+    kept: Metadata = dict(list(short.items())[:_MAX_FIELDS])
+    return kept | {"source": document.source, "source_id": document.source_id, "kind": document.kind}

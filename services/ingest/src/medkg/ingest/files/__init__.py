@@ -1,0 +1,1 @@
+"""The source ``files``: records that lie in folders of the ingest service."""

@@ -1,0 +1,194 @@
+"""The whole fleet, or a part of it, in one process: ``medkg up``.
+
+Every service is its own consumer group, exactly as when it is a process of its own. What is embedded and what is not is
+said at start, and never swapped silently.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from medkg.gateway.app import serving_gateway
+from medkg.ledger.app import SERVICE as LEDGER
+from pydantic import SecretStr
+
+from medkg.contracts.errors import ConfigurationError, MedkgError
+from medkg.contracts.stages import StageType
+from medkg.gate_router.app import SERVICE as GATE_ROUTER
+from medkg.local.embedded_broker import embedded_broker
+from medkg.local.embedded_postgres import embedded_postgres
+from medkg.local.folder import claimed, remove_note, write_note
+from medkg.runtime.health import HealthServer
+from medkg.runtime.logs import configure_logging
+from medkg.runtime.service import RunningService, Service, ServiceHost, liveness, run, running, stage_service
+from medkg.runtime.settings import KafkaSettings, RuntimeSettings
+from medkg.storage.engine import migrate, open_engine
+from medkg.storage.waits import Waits
+
+EMBEDDED = "embedded"
+GATEWAY = "gateway"
+
+# DownloadStage has no service yet, and a gate is the gate-router's
+_STAGES = [stage for stage in StageType if stage not in {StageType.DOWNLOAD, StageType.GATE}]
+SERVICES: Mapping[str, Service] = {
+    **{stage.service: stage_service(stage) for stage in _STAGES},
+    "gate-router": GATE_ROUTER,
+    "ledger": LEDGER,
+}
+SERVICE_NAMES = (*SERVICES, GATEWAY)
+
+
+@dataclass(frozen=True, slots=True)
+class FleetOptions:
+    """What ``medkg up`` was asked for. No ``services`` means all of them, no ``database_url`` the embedded server."""
+
+    data_dir: Path
+    broker: str = EMBEDDED
+    services: tuple[str, ...] = ()
+    gateway_port: int = 8750
+    database_url: str = ""
+    files_roots: tuple[Path, ...] = ()
+    topologies_dir: Path | None = None
+    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+
+
+def run_fleet(options: FleetOptions) -> int:
+    """Run until Ctrl-C or SIGTERM, then drain. Returns the exit code: 0 clean, 1 a service died, 2 no start."""
+    try:
+        with claimed(options.data_dir):
+            return run(_serve(options))
+    except MedkgError as error:
+        print(f"medkg up: {error.message}", file=sys.stderr)
+        return 2
+
+
+async def _serve(options: FleetOptions) -> int:
+    stop, failed = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+
+    def fail() -> None:
+        failed.set()
+        stop.set()
+
+    async with fleet(options, fail) as started:
+        print(started.description, flush=True)
+        await stop.wait()
+        print("stopping: what is under way is finished first", flush=True)
+    print("stopped", flush=True)
+    return 1 if failed.is_set() else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """A fleet at work."""
+
+    host: ServiceHost
+    at_work: Sequence[RunningService]
+    gateway_url: str
+    description: str
+
+
+@asynccontextmanager
+async def fleet(options: FleetOptions, on_failure: Callable[[], None]) -> AsyncIterator[Fleet]:
+    """A fleet at work until the block is left.
+
+    Raises:
+        ConfigurationError: an unknown service, or settings that cannot work.
+        ResourceUnavailableError: the broker or the database does not answer.
+    """
+    chosen = _chosen(options.services)
+    is_in_process = options.broker == EMBEDDED
+    if is_in_process and set(chosen) != set(SERVICE_NAMES):
+        raise ConfigurationError(
+            "starting a part of the fleet: the embedded broker lives in this process only; "
+            "name a real one with --broker HOST:PORT, or leave --services out"
+        )
+    async with AsyncExitStack() as stack:
+        data_dir = options.data_dir.absolute()
+        os.environ["MEDKG_INGEST_FILES_ROOTS"] = os.pathsep.join(map(str, options.files_roots or (Path("/"),)))
+        database_url = options.database_url or await stack.enter_async_context(embedded_postgres(data_dir / "postgres"))
+        bootstrap = stack.enter_context(embedded_broker()) if is_in_process else options.broker
+        settings = RuntimeSettings(
+            data_dir=data_dir,
+            database_url=SecretStr(database_url),
+            topologies_dir=options.topologies_dir,
+            log_format="json",
+        )
+        configure_logging(settings, file=data_dir / "fleet.log")
+        kafka = _kafka_settings(bootstrap, is_in_process=is_in_process)
+        await _prepare_database(database_url, is_in_process=is_in_process)
+        services = [SERVICES[name] for name in chosen if name != GATEWAY]
+        host, at_work = await stack.enter_async_context(running(services, settings, kafka, on_failure))
+        health = HealthServer(
+            settings.http_host,
+            max(settings.http_port, 0),
+            host.metrics.registry,
+            live=lambda: liveness(at_work, settings.stall_seconds),
+            ready=dict,
+        )
+        stack.enter_context(health)
+        gateway_url = ""
+        if GATEWAY in chosen:
+            gateway_url = await stack.enter_async_context(serving_gateway(host, port=options.gateway_port))
+        stack.callback(remove_note, data_dir)
+        write_note(data_dir, gateway_url=gateway_url, broker=bootstrap, services=list(chosen))
+        yield Fleet(host, at_work, gateway_url, _describe(options, chosen, bootstrap, gateway_url, health.address))
+
+
+def _chosen(names: Sequence[str]) -> tuple[str, ...]:
+    unknown = [name for name in names if name not in SERVICE_NAMES]
+    if unknown:
+        raise ConfigurationError(
+            f"starting services: {', '.join(unknown)} unknown; there are: {', '.join(SERVICE_NAMES)}"
+        )
+    return tuple(names) or SERVICE_NAMES
+
+
+def _kafka_settings(bootstrap: str, *, is_in_process: bool) -> KafkaSettings:
+    if not is_in_process:
+        return KafkaSettings(bootstrap=bootstrap)
+    # The in-process cluster answers a fetch only when its wait is over, and a join after three seconds (or, when
+    # somebody else joins meanwhile, when nearly a session has passed): both are kept short.
+    return KafkaSettings(
+        bootstrap=bootstrap,
+        is_in_process=True,
+        fetch_wait_ms=20,
+        session_timeout_ms=6_000,
+        heartbeat_interval_ms=500,
+    )
+
+
+async def _prepare_database(database_url: str, *, is_in_process: bool) -> None:
+    engine = open_engine(database_url)
+    try:
+        await migrate(engine)
+        if is_in_process:  # the broker of the last run took its messages with it
+            await Waits(engine).restore_lost()
+    finally:
+        await engine.dispose()
+
+
+def _describe(options: FleetOptions, chosen: Sequence[str], bootstrap: str, gateway_url: str, health: str) -> str:
+    roots = ", ".join(map(str, options.files_roots)) or "any file that this user can read (restrict with --files-root)"
+    broker = f"in-process cluster at {bootstrap} (memory only)" if options.broker == EMBEDDED else bootstrap
+    database = "embedded PostgreSQL" if not options.database_url else "PostgreSQL as given"
+    lines = {
+        "services": ", ".join(chosen),
+        "broker": broker,
+        "ledger, graph": f"{database}, {options.data_dir / 'postgres'}" if not options.database_url else database,
+        "index": f"SQLite FTS5 + FAISS, {options.data_dir / 'index'}",
+        "blobs": str(options.data_dir / "blobs"),
+        "files": roots,
+        "log": str(options.data_dir / "fleet.log"),
+        "health": f"http://{health}/health/live, /metrics",
+        "gateway": gateway_url or "not here",
+    }
+    width = max(map(len, lines))
+    return "\n".join(["medkg is up", *(f"  {name:<{width}}  {value}" for name, value in lines.items())])

@@ -1,0 +1,54 @@
+"""The data folder of a local fleet: one fleet at a time, and a note of where it can be reached."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from medkg.contracts.errors import ConfigurationError
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """The folder is ours while the block lasts; the lock goes with the process, however it ends.
+
+    Raises:
+        ConfigurationError: another fleet runs on it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "fleet.lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            note = read_note(folder)
+            who = f" (pid {note['pid']}, gateway {note['gateway_url']})" if note else ""
+            raise ConfigurationError(
+                f"starting a fleet on {folder}: another one is running there{who}; "
+                "stop it first, or name another folder with --data"
+            ) from error
+        yield
+
+
+def write_note(folder: Path, *, gateway_url: str, broker: str, services: list[str]) -> None:
+    """Say where the fleet can be reached; whole or not at all."""
+    note = {"pid": os.getpid(), "gateway_url": gateway_url, "broker": broker, "services": services}
+    fresh = folder / "fleet.json.new"
+    fresh.write_text(json.dumps(note, indent=2))
+    fresh.replace(folder / "fleet.json")
+
+
+def remove_note(folder: Path) -> None:
+    """The fleet can no longer be reached."""
+    with suppress(FileNotFoundError):
+        (folder / "fleet.json").unlink()
+
+
+def read_note(folder: Path) -> dict[str, object]:
+    """What the last fleet on this folder said; empty when nothing (readable) is there."""
+    try:
+        note = json.loads((folder / "fleet.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return note if isinstance(note, dict) and {"pid", "gateway_url"} <= note.keys() else {}

@@ -1,0 +1,246 @@
+"""The worker's promises, with a fake consumer and a fake producer."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+
+from medkg.contracts.cloudevents import Message
+from medkg.contracts.errors import MedkgError, ResourceUnavailableError
+from medkg.runtime import worker as worker_module
+from medkg.runtime.metrics import Metrics
+from medkg.runtime.records import Partition, Record
+from medkg.runtime.worker import WindowSettings, Worker
+
+TOPIC = "work"
+
+
+@dataclass
+class FakeIntake:
+    stored: dict[Partition, int] = field(default_factory=dict)
+    is_paused: bool = False
+    pauses: int = 0
+
+    def pause(self) -> None:
+        self.is_paused = True
+        self.pauses += 1
+
+    def resume(self) -> None:
+        self.is_paused = False
+
+    def store(self, offsets: dict[Partition, int]) -> None:
+        self.stored |= offsets
+
+
+@dataclass
+class FakePublisher:
+    published: list[Message] = field(default_factory=list)
+    flushes: int = 0
+    outages: int = 0
+    refuses: str = ""
+    gate: asyncio.Event | None = None
+
+    async def publish(self, messages: Sequence[Message]) -> dict[int, str]:
+        self.flushes += 1
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.outages:
+            self.outages -= 1
+            raise ResourceUnavailableError("publishing: no broker")
+        bad = {i: "too large" for i, item in enumerate(messages) if self.refuses and item.key == self.refuses}
+        self.published += [item for i, item in enumerate(messages) if i not in bad]
+        return bad
+
+
+class Echo:
+    """Publishes one message a record; records in ``held`` wait until they are let go."""
+
+    def __init__(self) -> None:
+        self.held: dict[int, asyncio.Event] = {}
+        self.begun: list[int] = []
+        self.outages = 0
+
+    async def handle(self, records: Sequence[Record]) -> list[Message]:
+        if self.outages:
+            self.outages -= 1
+            raise ResourceUnavailableError("handling: no store")
+        for record in records:
+            self.begun.append(record.offset)
+            if record.offset in self.held:
+                await self.held[record.offset].wait()
+        return [Message("next", str(record.offset), b"", []) for record in records]
+
+    def refuse(self, records: Sequence[Record], error: MedkgError) -> list[Message]:
+        return [Message("dead", f"dead-{record.offset}", error.message.encode(), []) for record in records]
+
+
+def records(*offsets: int, partition: int = 0) -> list[Record]:
+    return [Record(TOPIC, partition, offset, b"k", b"v", []) for offset in offsets]
+
+
+async def until(condition: Callable[[], bool], what: str) -> None:
+    try:
+        async with asyncio.timeout(5):
+            while not condition():
+                await asyncio.sleep(0)
+    except TimeoutError:
+        pytest.fail(f"never happened: {what}")
+
+
+@pytest.fixture(autouse=True)
+def no_back_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "_RETRY_SECONDS", (0.0,))
+
+
+@asynccontextmanager
+async def at_work(
+    handler: Echo, publisher: FakePublisher, **settings: int | float
+) -> AsyncIterator[tuple[Worker, FakeIntake]]:
+    intake = FakeIntake()
+    window = WindowSettings(**({"lanes": 4, "drain_seconds": 5.0} | settings))  # type: ignore[arg-type]  # see there
+    worker = Worker(handler, publisher, window, Metrics().worker("test"))
+    worker.start(intake)
+    worker.assigned([Partition(TOPIC, 0), Partition(TOPIC, 1)])
+    yield worker, intake
+    for event in handler.held.values():
+        event.set()
+    await worker.drain()
+
+
+P0 = Partition(TOPIC, 0)
+
+
+async def test_one_slow_document_holds_nobody_up_and_is_not_passed_by_the_offset() -> None:
+    handler, publisher = Echo(), FakePublisher()
+    handler.held[0] = asyncio.Event()
+    async with at_work(handler, publisher) as (worker, intake):
+        worker.accept(records(0, 1, 2, 3))
+        await until(lambda: len(publisher.published) == 3, "the other three are published")
+        assert intake.stored == {}
+
+        handler.held[0].set()
+        await until(lambda: intake.stored.get(P0) == 4, "the offset covers all four")
+    assert [item.key for item in publisher.published] == ["1", "2", "3", "0"]
+
+
+async def test_an_offset_is_stored_only_after_its_results_are_delivered() -> None:
+    handler, publisher = Echo(), FakePublisher(gate=asyncio.Event())
+    async with at_work(handler, publisher) as (worker, intake):
+        worker.accept(records(0))
+        await until(lambda: publisher.flushes == 1, "a flush is under way")
+        assert intake.stored == {}
+        assert publisher.gate is not None
+        publisher.gate.set()
+        await until(lambda: intake.stored == {P0: 1}, "the offset is stored")
+
+
+async def test_what_finishes_during_a_flush_goes_out_with_one_flush() -> None:
+    handler, publisher = Echo(), FakePublisher(gate=asyncio.Event())
+    async with at_work(handler, publisher, lanes=8) as (worker, intake):
+        worker.accept(records(0))
+        await until(lambda: publisher.flushes == 1, "the first flush")
+        worker.accept(records(*range(1, 50)))
+        await until(lambda: len(handler.begun) == 50, "all were handled during it")
+        assert publisher.gate is not None
+        publisher.gate.set()
+        await until(lambda: intake.stored.get(P0) == 50, "all are stored")
+    assert publisher.flushes == 2
+
+
+async def test_above_the_high_water_mark_partitions_pause_and_under_the_low_one_they_resume() -> None:
+    handler, publisher = Echo(), FakePublisher()
+    handler.held[0] = asyncio.Event()
+    async with at_work(handler, publisher, lanes=1, high_water=5, low_water=2) as (worker, intake):
+        worker.accept(records(*range(5)))
+        assert not intake.is_paused
+        worker.accept(records(5))
+        assert intake.is_paused
+        handler.held[0].set()
+        await until(lambda: not intake.is_paused, "resumed")
+        await until(lambda: intake.stored.get(P0) == 6, "all done")
+
+
+async def test_an_unreachable_broker_loses_nothing() -> None:
+    handler, publisher = Echo(), FakePublisher(outages=3)
+    async with at_work(handler, publisher) as (worker, intake):
+        worker.accept(records(0, 1))
+        await until(lambda: intake.stored.get(P0) == 2, "both stored in the end")
+    assert sorted(item.key for item in publisher.published) == ["0", "1"]
+
+
+async def test_an_unavailable_store_is_waited_for() -> None:
+    handler, publisher = Echo(), FakePublisher()
+    handler.outages = 3
+    async with at_work(handler, publisher) as (worker, intake):
+        worker.accept(records(0))
+        await until(lambda: intake.stored.get(P0) == 1, "stored in the end")
+
+
+async def test_results_that_kafka_refuses_become_a_dead_letter_and_block_nothing() -> None:
+    handler, publisher = Echo(), FakePublisher(refuses="1")
+    async with at_work(handler, publisher) as (worker, intake):
+        worker.accept(records(0, 1, 2))
+        await until(lambda: intake.stored.get(P0) == 3, "all three settled")
+    assert {item.key for item in publisher.published} == {"0", "2", "dead-1"}
+
+
+async def test_a_partition_taken_away_is_drained_and_its_offset_told() -> None:
+    handler, publisher = Echo(), FakePublisher()
+    handler.held[0] = asyncio.Event()
+    async with at_work(handler, publisher, lanes=1) as (worker, _):
+        worker.accept(records(0, 1, 2))
+        await until(lambda: handler.begun == [0], "the first is begun")
+        release = asyncio.create_task(worker.release([P0]))
+        await asyncio.sleep(0)
+        assert not release.done()
+        handler.held[0].set()
+        assert await release == {P0: 1}  # what was not begun is left to the next owner
+    assert handler.begun == [0]
+
+
+async def test_results_of_a_lost_partition_are_not_published() -> None:
+    handler, publisher = Echo(), FakePublisher()
+    handler.held[0] = asyncio.Event()
+    async with at_work(handler, publisher) as (worker, intake):
+        worker.accept(records(0))
+        await until(lambda: handler.begun == [0], "it is begun")
+        worker.lost([P0])
+        handler.held[0].set()
+        worker.accept(records(7, partition=1))
+        await until(lambda: intake.stored == {Partition(TOPIC, 1): 8}, "the other partition goes on")
+    assert [item.key for item in publisher.published] == ["7"]
+
+
+async def test_a_drain_that_takes_too_long_abandons_uncommitted() -> None:
+    handler, publisher = Echo(), FakePublisher()
+    handler.held[1] = asyncio.Event()
+    intake = FakeIntake()
+    worker = Worker(handler, publisher, WindowSettings(lanes=2, drain_seconds=0.05), Metrics().worker("test"))
+    worker.start(intake)
+    worker.assigned([P0])
+    worker.accept(records(0, 1, 2))
+    await until(lambda: intake.stored == {P0: 1}, "the first is stored")
+
+    assert await worker.drain() == 1
+    assert intake.stored == {P0: 1}
+
+
+async def test_a_bug_in_the_handler_stops_the_worker_instead_of_losing_a_record() -> None:
+    class Broken(Echo):
+        async def handle(self, records: Sequence[Record]) -> list[Message]:
+            raise RuntimeError("bug")
+
+    failed = asyncio.Event()
+    intake = FakeIntake()
+    settings = WindowSettings(lanes=1, drain_seconds=0)
+    worker = Worker(Broken(), FakePublisher(), settings, Metrics().worker("test"), failed.set)
+    worker.start(intake)
+    worker.assigned([P0])
+    worker.accept(records(0))
+    async with asyncio.timeout(5):
+        await failed.wait()
+    assert not worker.is_healthy
+    assert intake.stored == {}
+    await worker.drain()
