@@ -5,6 +5,7 @@ import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -294,6 +295,29 @@ async def test_an_id_over_the_bound_is_refused_and_nothing_is_written(engine: As
     with pytest.raises(ContractError, match="513 characters"):
         await write(engine, study(1, Entity("x" * (MAX_ID_LENGTH + 1), "condition", "Long")))
     assert await GraphReader(engine).export("default") == []
+
+
+async def test_a_span_that_ends_before_it_begins_is_refused_and_nothing_is_written(engine: AsyncEngine) -> None:
+    extraction = study(1, ASTHMA)
+    wrong = (Mention(TextSpan("b1", 5, 3), "x"),)
+    claims = tuple(msgspec.structs.replace(claim, evidence=wrong) for claim in extraction.claims)
+    with pytest.raises(ContractError, match="characters 5 to 3"):
+        await write(engine, msgspec.structs.replace(extraction, claims=claims))
+    assert await GraphReader(engine).export("default") == []
+
+
+async def test_an_end_of_a_claim_that_no_document_describes_is_shown_by_its_id(engine: AsyncEngine) -> None:
+    extraction = study(1, ASTHMA)
+    await write(engine, msgspec.structs.replace(extraction, entities=extraction.entities[:1]))
+    (claim,) = (await GraphReader(engine).find("default", "trial 1")).claims
+    assert claim.object is not None
+    assert (claim.object.name, claim.object.type) == ("mesh:D001249", "unknown")
+
+
+async def test_an_entity_without_claims_is_still_found(engine: AsyncEngine) -> None:
+    await write(engine, msgspec.structs.replace(study(1, ASTHMA), claims=()))
+    answer = await GraphReader(engine).find("default", "asthma")
+    assert (len(answer.entities), answer.claims) == (1, ())
 
 
 async def test_an_extraction_that_repeats_an_entity_keeps_the_first(engine: AsyncEngine) -> None:

@@ -98,12 +98,13 @@ def test_fields_become_labelled_lines_of_one_passage() -> None:
             block(2, "Acme Inc.", BlockKind.FIELD, role="lead_sponsor"),
             block(3, "  ", BlockKind.FIELD, role="phase"),
             block(4, "No role", BlockKind.FIELD),
+            block(5, "NCT01", BlockKind.FIELD, role="nct_number"),
             kind=SectionKind.REGISTRY,
         )
     )
     (chunk,) = SectionChunker().execute(CONTEXT, source)
-    assert chunk.text == "Condition: Asthma\nLead sponsor: Acme Inc.\nNo role"
-    assert texts_of(chunk, source) == ["Asthma", "Acme Inc.", "No role"]
+    assert chunk.text == "Condition: Asthma\nLead sponsor: Acme Inc.\nNo role\nNCT number: NCT01"
+    assert texts_of(chunk, source) == ["Asthma", "Acme Inc.", "No role", "NCT01"]
 
 
 def test_rows_of_a_long_table_carry_their_header() -> None:

@@ -58,4 +58,4 @@ def test_settings_that_cannot_be_meant_are_refused(given: dict[str, str]) -> Non
 
 
 def test_the_implementation_is_the_default_of_its_kind() -> None:
-    assert (REGISTRY.stage_type, REGISTRY.name, REGISTRY.is_default) == (StageType.EXTRACT, "extract.registry", True)
+    assert (REGISTRY.stage_type, REGISTRY.name, REGISTRY.is_default) == (StageType.EXTRACT, "registry", True)

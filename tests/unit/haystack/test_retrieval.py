@@ -143,6 +143,10 @@ async def test_a_tenant_without_an_index_and_an_empty_question_get_an_empty_answ
     search: HybridSearch, tmp_path: Path
 ) -> None:
     assert (await search.search("nobody", "asthma")).hits == ()
+    unmade = store_path(tmp_path, "just-begun")
+    unmade.parent.mkdir(parents=True)
+    unmade.touch()
+    assert (await search.search("just-begun", "asthma")).hits == ()
     write(tmp_path, "asthma", TEXTS["asthma"])
     for query, limit in (("", 10), ("  ", 10), ("asthma", 0)):
         assert (await search.search(TENANT, query, limit)).hits == ()
@@ -251,6 +255,7 @@ async def test_damaged_or_foreign_segments_are_not_believed(tmp_path: Path) -> N
     segment.write_bytes(b"damaged")
     search = HybridSearch(tmp_path)
     assert (await search.search(TENANT, "asthma")).hits[0].legs["dense"] == 1
+    assert any("cannot be read" in problem for problem in search.verify(TENANT))
     await search.aclose()
     # a new database under the name of one that was deleted
     for old in path.parent.glob("passages.sqlite*"):

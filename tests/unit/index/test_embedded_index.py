@@ -312,6 +312,29 @@ def test_writers_killed_at_any_moment_leave_a_store_that_holds_what_they_committ
         assert search.verify(TENANT) == []
 
 
+async def test_a_store_that_cannot_be_opened_is_worth_a_retry_for_everybody_who_waits(
+    index: EmbeddedIndex, search: HybridSearch, tmp_path: Path
+) -> None:
+    (tmp_path / "index").write_text("a file where the folder should be")
+    writes = [index.execute(context(f"d{n}", "g"), batch(f"d{n}", f"text {n}")) for n in range(3)]
+    outcomes = await asyncio.gather(*writes, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [ResourceUnavailableError] * 3
+    (tmp_path / "index").unlink()
+    await index.execute(context("d1", "g"), batch("d1", "text 1"))
+    assert texts(search) == ["text 1"]
+
+
+async def test_more_tenants_than_stay_open_are_all_served(index: EmbeddedIndex, search: HybridSearch) -> None:
+    tenants = [f"tenant-{n}" for n in range(40)]
+    for round_number in range(2):
+        for tenant in tenants:
+            doc_id = f"d{round_number}"
+            await index.execute(context(doc_id, "g", tenant=tenant), batch(doc_id, f"{round_number} of {tenant}"))
+    assert len(index._tenants) <= 32
+    for tenant in tenants:
+        assert texts(search, tenant) == [f"0 of {tenant}", f"1 of {tenant}"]
+
+
 async def test_the_tail_becomes_segments_in_the_background(tmp_path: Path) -> None:
     index = EmbeddedIndex(tmp_path, segment_rows=16)
     for number in range(60):

@@ -4,7 +4,6 @@ import base64
 import codecs
 import json
 import os
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -298,11 +297,10 @@ async def test_a_name_without_an_ending_is_told_by_its_content(root: Path) -> No
     assert [p.media_type for p in only.payloads] == [TEXT, CTG_STUDY, MARKDOWN]
 
 
+@pytest.mark.timeout(20)
 async def test_a_named_pipe_is_refused_at_once(root: Path) -> None:
     os.mkfifo(root / "pipe.json")
-    done = threading.Event()
     pages = await everything(adapter(root), "pipe.json", "set")
-    done.set()
     assert faults(pages) == [("pipe.json", "source_gone")]
     os.mkfifo(root / "set/pipe.json")
     assert faults(await everything(adapter(root), "set")) == [("data/set/pipe.json", "source_forbidden")]
@@ -329,6 +327,19 @@ async def test_a_file_that_changes_between_two_pages_is_refused_from_there_on(ro
     rest = await page(source, "set/many.json", "set/one.json", cursor=first.next_cursor)
     assert ids([rest]) == ["NCT00000050"]
     assert [record.code for record in rest.refused] == ["source_gone"]
+
+
+async def test_a_file_of_a_folder_that_goes_between_two_pages_is_refused_from_there_on(root: Path) -> None:
+    source = adapter(root)
+    first = await page(source, "set", limit=3)
+    (root / "set/many.json").unlink()
+    rest = await page(source, "set", cursor=first.next_cursor)
+    assert ids([rest]) == ["data/set/notes.md", "NCT00000050", "NCT00000060", "NCT00000061"]
+    assert [(record.source_id, record.code) for record in rest.refused] == [("set/many.json#/2", "source_gone")]
+    for file in (root / "set").iterdir():
+        file.unlink()
+    nothing = await page(source, "set", cursor=first.next_cursor)
+    assert [record.code for record in nothing.refused] == ["source_gone"]
 
 
 def forge(cursor: str, **changes: Any) -> str:

@@ -46,6 +46,8 @@ def test_a_folder_is_walked_in_the_order_of_the_bytes_of_its_names(root: Path) -
         ("?/[12].json", ["open/b/1.json", "open/b/2.json"]),
         ("b/.*", ["open/b/.z.json"]),
         ("[ab].txt", ["open/a.txt"]),
+        ("/".join(["**"] * 1_000) + "/x.xml", ["open/c/deep/er/x.xml"]),
+        ("*/" * 100 + "x", ["! source_forbidden"]),
         ("*.pdf", ["! source_gone"]),
         ("a*/../../secret.txt", ["! source_forbidden"]),
     ],

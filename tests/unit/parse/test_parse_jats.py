@@ -18,7 +18,7 @@ from medkg.contracts.errors import (
 )
 from medkg.contracts.media import JATS
 from medkg.contracts.stages import encode_artefact
-from medkg.parse.jats import parse_article
+from medkg.parse.jats import parse_article, tables
 
 CTX = StageContext("t", "doc", "job")
 MATHML = 'xmlns:mml="http://www.w3.org/1998/Math/MathML"'
@@ -174,6 +174,15 @@ def test_a_table_of_spans_only_is_bounded() -> None:
         parse(article(f"<table>{rows}</table>"))
 
 
+def test_a_table_over_the_bound_is_given_up_before_it_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    read_row, rows = tables._row, []
+    monkeypatch.setattr(tables, "MAX_CELLS", 50)
+    monkeypatch.setattr(tables, "_row", lambda row, spans: rows.append(row) or read_row(row, spans))  # type: ignore[func-returns-value]  # append, then read
+    with pytest.raises(PayloadTooLargeError, match="cells"):
+        parse(article("<table>" + '<tr><td colspan="10">a</td></tr>' * 100 + "</table>"))
+    assert len(rows) == 6
+
+
 def test_front_matter_gives_title_identifiers_and_facts() -> None:
     meta = (
         '<article-id pub-id-type="pmc">77</article-id><article-id pub-id-type="doi">10.1/x</article-id>'
@@ -315,6 +324,22 @@ def test_a_flood_of_headings_is_bounded() -> None:
     )
     with pytest.raises(PayloadTooLargeError, match="characters"):
         parse_article(CTX, article(body))
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "body",
+    [
+        "<x>" * 100 + "<i>w</i>" * 50_000 + "</x>" * 100,
+        "<p>" + "<sup>1</sup>" * 100_000 + "</p>",
+        "<tex-math>" + "\\begin{document}" * 50_000 + "</tex-math>",
+        "<table><tr>" + "<td>a</td>" * 100_000 + "</tr></table>",
+        "<p>" + "&#8195;" * 500_000 + "w</p>",
+        "<list>" + "<list-item><label>1</label></list-item>" * 50_000 + "</list>",
+    ],
+)
+def test_no_shape_of_an_article_takes_long(body: str) -> None:
+    parse_article(CTX, article(body))
 
 
 _NAMES = st.sampled_from(

@@ -7,7 +7,7 @@ from tests.corpus.provenance import bare, lost_blocks
 
 from medkg.contracts.context import StageContext
 from medkg.contracts.document import BlockKind, Document, RawPayload
-from medkg.contracts.errors import PayloadMalformedError
+from medkg.contracts.errors import PayloadMalformedError, PayloadTooLargeError
 from medkg.contracts.media import MARKDOWN, TEXT
 from medkg.parse.text import parse_text
 
@@ -64,6 +64,19 @@ def test_in_plain_text_nothing_is_a_heading() -> None:
 def test_nothing_but_white_space_is_refused(text: str) -> None:
     with pytest.raises(PayloadMalformedError, match="empty"):
         parse_text(CTX, RawPayload("files", "a.txt", TEXT, text=text))
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "text", ["# " + " " * 300_000 + "x", "# a" + " #" * 200_000, "- " * 300_000, "=" * 500_000, "a\n" * 400_000]
+)
+def test_no_shape_of_a_text_takes_long(text: str) -> None:
+    parse_text(CTX, RawPayload("files", "a.md", MARKDOWN, text=text))
+
+
+def test_too_many_lines_are_refused() -> None:
+    with pytest.raises(PayloadTooLargeError, match="lines"):
+        parse_text(CTX, RawPayload("files", "a.md", TEXT, text="a" + "\n" * 1_100_000))
 
 
 @given(text=st.text(alphabet="aB \n\r\t#-*1.=`~\u2028é漢", max_size=120), media=st.sampled_from([TEXT, MARKDOWN]))

@@ -32,6 +32,7 @@ _ATTRIBUTES = (
     "expirytime",
 )
 _ATTRIBUTE_HEADERS = tuple((name, f"ce_{name}") for name in _ATTRIBUTES)
+_ATTRIBUTE_OF = {header: name for name, header in _ATTRIBUTE_HEADERS} | {"ce_specversion": "specversion"}
 # CloudEvents 1.0.2, "Type System", String: no control characters. (Half surrogates cannot come out of UTF-8.)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -87,23 +88,26 @@ def read_envelope(headers: Headers | None) -> Envelope:
     """
     found: dict[str, str] = {}
     for name, value in headers or ():
-        if name.startswith("ce_") and value is not None:
+        attribute = _ATTRIBUTE_OF.get(name)
+        if attribute is not None and value is not None:
             try:
-                text = value.decode()
+                found[attribute] = text = value.decode()
             except UnicodeDecodeError as error:
                 raise ContractError(f"reading CloudEvents headers: the value of {name!r} is not UTF-8") from error
             if not text.isprintable() and _CONTROL.search(text):
                 raise ContractError(f"reading CloudEvents headers: the value of {name!r} holds control characters")
-            found[name[3:]] = text
-    missing = [name for name in ("specversion", "id", "type", "source") if not found.get(name)]
-    if missing:
-        names = ", ".join(f"ce_{name}" for name in missing)
-        raise ContractError(f"reading CloudEvents headers: {names} missing; is this a CloudEvent in binary mode?")
-    if not found["specversion"].startswith("1."):
-        raise ContractError(
-            f"reading CloudEvents headers: ce_specversion is {found['specversion']!r}; 1.0 is spoken here"
-        )
-    return Envelope(**{name: found[name] for name in _ATTRIBUTES if name in found})
+    version = found.pop("specversion", "")
+    if not (version.startswith("1.") and found.get("id") and found.get("type") and found.get("source")):
+        raise _incomplete(version, found)
+    return Envelope(**found)
+
+
+def _incomplete(version: str, found: dict[str, str]) -> ContractError:
+    missing = [name for name in ("id", "type", "source") if not found.get(name)]
+    if version and not missing:
+        return ContractError(f"reading CloudEvents headers: ce_specversion is {version[:20]!r}; 1.0 is spoken here")
+    names = ", ".join(f"ce_{name}" for name in ([] if version else ["specversion"]) + missing)
+    return ContractError(f"reading CloudEvents headers: {names} missing; is this a CloudEvent in binary mode?")
 
 
 def now() -> str:

@@ -103,7 +103,11 @@ def _wrong_segments(connection: sqlite3.Connection, store: Path) -> Iterator[str
     folder = segment_folder(store)
     manifest = read_manifest(folder, store_id)
     for segment in manifest.segments if manifest else ():
-        index = load_segment(folder, segment)
+        try:
+            index = load_segment(folder, segment)
+        except RuntimeError as error:  # the only one FAISS has
+            yield f"segment {segment.file} cannot be read: {error}"
+            continue
         import faiss
 
         held = dict(zip(faiss.vector_to_array(index.id_map).tolist(), range(index.ntotal), strict=True))

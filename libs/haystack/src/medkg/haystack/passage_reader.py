@@ -72,6 +72,8 @@ class PassageReader:
         self._dense_of = ("", 0)
         self._is_closed = False
         with self._connection() as connection:
+            if connection.execute("PRAGMA user_version").fetchone() == (0,):
+                raise FileNotFoundError(f"{path} is being made")  # by a writer that has not committed its tables yet
             check_version(connection, path)
 
     def is_current(self) -> bool:

@@ -181,8 +181,8 @@ class PassageStore:
             ConfigurationError: it was made by another version of medkg.
             ResourceUnavailableError: the file cannot be opened.
         """
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
             try:
                 with (path.parent / f"{path.stem}.lock").open("w") as lock:
@@ -196,7 +196,7 @@ class PassageStore:
             except BaseException:
                 connection.close()
                 raise
-        except sqlite3.Error as error:
+        except (OSError, sqlite3.Error) as error:
             raise ResourceUnavailableError(f"opening the search index {path}: {error}") from error
         return cls(path, connection)
 

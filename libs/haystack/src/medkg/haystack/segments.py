@@ -95,7 +95,9 @@ def build_segment(store: Path, min_tail_rows: int = TAIL_ROWS) -> bool:
         max_rows = max(_MAX_SEGMENT_BYTES // (4 * dimension), min_tail_rows)
         kept = plan_merge(manifest.segments, tail_rows, max_rows)
         added = list(_write_segments(connection, folder, kept[-1].last_id if kept else 0, max_rows, dimension))
-        _replace(folder / _MANIFEST, msgspec.json.encode(msgspec.structs.replace(manifest, segments=(*kept, *added))))
+        temporary = folder / f"{_MANIFEST}.tmp"
+        temporary.write_bytes(msgspec.json.encode(msgspec.structs.replace(manifest, segments=(*kept, *added))))
+        _settle(temporary, folder / _MANIFEST)
         _remove_others(folder, {segment.file for segment in (*kept, *added)})
         return True
 
@@ -110,25 +112,17 @@ def open_for_reading(store: Path) -> sqlite3.Connection:
     return sqlite3.connect(uri, uri=True, timeout=30.0, isolation_level=None, check_same_thread=False)
 
 
-def read_vectors(
-    connection: sqlite3.Connection, after: int, dimension: int, limit: int = -1
-) -> tuple[NDArray[np.int64], Matrix]:
+def read_vectors(connection: sqlite3.Connection, after: int, dimension: int) -> tuple[NDArray[np.int64], Matrix]:
     """Ids and vectors of the passages with ids above ``after``, in the order of their ids."""
-    rows = connection.execute("SELECT id, vector FROM vectors WHERE id > ? ORDER BY id LIMIT ?", (after, limit))
-    ids: list[int] = []
-    parts: list[bytes] = []
-    while batch := rows.fetchmany(_BATCH):
-        ids.extend(row[0] for row in batch)
-        parts.append(b"".join(row[1] for row in batch))
-    vectors = np.frombuffer(b"".join(parts), dtype="<f4").reshape(len(ids), dimension)
-    return np.array(ids, dtype=np.int64), vectors
+    rows = connection.execute("SELECT id, vector FROM vectors WHERE id > ? ORDER BY id", (after,)).fetchall()
+    return _matrix(rows, dimension)
 
 
 def load_segment(folder: Path, segment: Segment) -> Any:
-    """The segment as a ``faiss.IndexIDMap`` over exact inner products."""
+    """The segment as a ``faiss.IndexIDMap`` over exact inner products, mapped into memory and not copied."""
     import faiss  # 37 MB: only in a process that has segments
 
-    return faiss.read_index(str(folder / segment.file))
+    return faiss.read_index(str(folder / segment.file), faiss.IO_FLAG_MMAP_IFC)
 
 
 def _write_segments(
@@ -136,25 +130,31 @@ def _write_segments(
 ) -> Iterator[Segment]:
     import faiss
 
-    while True:
-        ids, vectors = read_vectors(connection, after, dimension, max_rows)
-        if not len(ids):
-            return
+    rows = connection.execute("SELECT id, vector FROM vectors WHERE id > ? ORDER BY id", (after,))
+    batch = rows.fetchmany(_BATCH)
+    while batch:
         index = faiss.IndexIDMap(faiss.IndexFlatIP(dimension))
-        index.add_with_ids(vectors, ids)
-        last_id = int(ids[-1])
+        while batch and index.ntotal + len(batch) <= max(max_rows, _BATCH):
+            ids, vectors = _matrix(batch, dimension)
+            index.add_with_ids(vectors, ids)
+            last_id = batch[-1][0]
+            batch = rows.fetchmany(_BATCH)
         name = f"{after + 1:012d}-{last_id:012d}-{os.urandom(4).hex()}.faiss"
-        _replace(folder / name, faiss.serialize_index(index).tobytes())
-        yield Segment(name, after, last_id, len(ids))
+        temporary = folder / f"{name}.tmp"
+        faiss.write_index(index, str(temporary))
+        _settle(temporary, folder / name)
+        yield Segment(name, after, last_id, index.ntotal)
         after = last_id
 
 
-def _replace(path: Path, data: bytes) -> None:
-    """Writes a file so that after a power failure it is there whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
+def _matrix(rows: list[tuple[int, bytes]], dimension: int) -> tuple[NDArray[np.int64], Matrix]:
+    vectors = np.frombuffer(b"".join([row[1] for row in rows]), dtype="<f4").reshape(len(rows), dimension)
+    return np.array([row[0] for row in rows], dtype=np.int64), vectors
+
+
+def _settle(temporary: Path, path: Path) -> None:
+    """Gives a file its name, so that after a power failure it is there whole or not at all."""
+    with temporary.open("rb") as file:
         os.fsync(file.fileno())
     temporary.replace(path)
     descriptor = os.open(path.parent, os.O_RDONLY)

@@ -39,7 +39,7 @@ async def run_under_policy(
     try:
         return await attempt()  # most runs need no second one, and pay for no machinery
     except MedkgError as error:
-        if not _is_worth_retrying(error) or policy.attempts == 1:
+        if not _is_worth_retrying(error):
             raise
         first = error
 
@@ -50,7 +50,7 @@ async def run_under_policy(
 
     replayed = _Replay(first, attempt)
     retrying = AsyncRetrying(
-        stop=stop_after_attempt(policy.attempts),
+        stop=stop_after_attempt(1 + policy.attempts),  # the first one, and as many retries
         wait=PolicyWait(policy),
         retry=retry_if_exception(_is_worth_retrying),
         before_sleep=announce,

@@ -28,8 +28,9 @@ DEAD_LETTER_HEADER = "medkg_dead_letter"
 
 
 def request_id(request: StageRequest) -> str:
-    """The id of a request: from job, document (or page), stage and attempt."""
-    return stable_id("request", request.job_id, request.doc_id, request.page, request.stage, request.attempt)
+    """The id of a request: from job, document (or page), stage, the branch it came by, and attempt."""
+    branch = request.arrived_from
+    return stable_id("request", request.job_id, request.doc_id, request.page, request.stage, branch, request.attempt)
 
 
 def request_message(topic: str, request: StageRequest, source: str, causation: str = "", trace: str = "") -> Message:

@@ -3,6 +3,8 @@
 from sqlalchemy import MetaData, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+Engine = AsyncEngine  # what services hold of the database: they import no SQLAlchemy themselves
+
 METADATA = MetaData()  # tables of ledger.py, waits.py and graph.py register here
 
 _MIGRATION_LOCK = 0x6D65646B67  # "medkg": two services that start together must not both create the tables

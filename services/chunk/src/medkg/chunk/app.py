@@ -7,6 +7,7 @@ from pydantic import Field
 
 from medkg.contracts.implementation import Host, Options, StageImplementation
 from medkg.contracts.stages import StageType
+from medkg.runtime.service import serve
 
 
 class SectionOptions(Options):
@@ -37,6 +38,4 @@ SECTIONS = StageImplementation(
 
 def main() -> None:
     """Entry point of ``medkg-chunk`` and ``python -m medkg.chunk``."""
-    from medkg.runtime.service import serve
-
     serve(StageType.CHUNK)

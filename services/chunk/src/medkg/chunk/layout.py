@@ -8,6 +8,8 @@ from medkg.contracts.document import Block, BlockKind, Section, TextSpan
 from medkg.haystack.packing import Range, Unit
 from medkg.haystack.sentences import sentence_spans
 
+_ACRONYMS = {"nct": "NCT", "mesh": "MeSH", "id": "ID", "ids": "IDs", "ipd": "IPD", "doi": "DOI", "pmid": "PMID"}
+
 
 @dataclass(slots=True)
 class SectionText:
@@ -59,7 +61,7 @@ def _label(block: Block) -> str:
     """``Lead sponsor: `` before the value of a field, so that a passage of a registry record reads on its own."""
     if block.kind is not BlockKind.FIELD or not block.role:
         return ""
-    words = " ".join(block.role.replace("_", " ").split())
+    words = " ".join(_ACRONYMS.get(word, word) for word in block.role.replace("_", " ").split())
     return f"{words[:1].upper()}{words[1:]}: " if words else ""
 
 

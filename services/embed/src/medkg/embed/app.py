@@ -11,6 +11,7 @@ from pydantic import Field
 from medkg.contracts.errors import ConfigurationError
 from medkg.contracts.implementation import Host, Options, StageImplementation
 from medkg.contracts.stages import StageType
+from medkg.runtime.service import serve
 
 
 class EmbedOptions(Options):
@@ -128,6 +129,4 @@ ONNX = StageImplementation(stage_type=StageType.EMBED, name="onnx", version="1",
 
 def main() -> None:
     """Entry point of ``medkg-embed`` and ``python -m medkg.embed``."""
-    from medkg.runtime.service import serve
-
     serve(StageType.EMBED)

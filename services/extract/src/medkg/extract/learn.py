@@ -104,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     data = format_dictionary(terms).encode()
     given.out.write_bytes(data)
     sys.stdout.write(
-        f"{len(terms)} descriptors. In a topology:\n  uses: extract.registry\n  with:\n"
+        f"{len(terms)} descriptors. In a topology:\n  uses: registry\n  with:\n"
         f"    dictionary: {given.out.resolve()}\n    dictionary_sha256: {hashlib.sha256(data).hexdigest()}\n"
     )
     return 0

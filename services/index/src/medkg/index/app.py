@@ -7,6 +7,7 @@ from pydantic import Field
 
 from medkg.contracts.implementation import Host, Options, StageImplementation
 from medkg.contracts.stages import StageType
+from medkg.runtime.service import serve
 
 
 class EmbeddedOptions(Options):
@@ -44,6 +45,4 @@ EMBEDDED = StageImplementation(
 
 def main() -> None:
     """Entry point of ``medkg-index`` and ``python -m medkg.index``."""
-    from medkg.runtime.service import serve
-
     serve(StageType.INDEX)

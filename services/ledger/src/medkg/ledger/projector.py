@@ -4,7 +4,6 @@ import logging
 from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from medkg.contracts import topics
 from medkg.contracts.cloudevents import Envelope, Message, message, read_envelope, schema_uri, trace_parent
@@ -12,6 +11,7 @@ from medkg.contracts.errors import ContractError
 from medkg.contracts.ids import stable_id
 from medkg.contracts.messages import EventType, encode
 from medkg.runtime.records import Record
+from medkg.storage.engine import Engine
 from medkg.storage.ledger_letters import project_dead_letters
 from medkg.storage.ledger_projection import FinishedJob, project
 
@@ -23,7 +23,7 @@ SOURCE = "medkg/ledger"
 class Projector:
     """Projects batches of records; safe to be given the same ones again."""
 
-    def __init__(self, engine: AsyncEngine, registry: CollectorRegistry) -> None:
+    def __init__(self, engine: Engine, registry: CollectorRegistry) -> None:
         self._engine = engine
         self._unreadable = Counter(
             "medkg_ledger_unreadable_events_total", "Events that could not be projected.", registry=registry

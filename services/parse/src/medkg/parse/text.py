@@ -10,11 +10,13 @@ from dataclasses import dataclass
 
 from medkg.contracts.context import StageContext
 from medkg.contracts.document import BlockKind, Document, RawPayload, SectionKind
-from medkg.contracts.errors import PayloadMalformedError
+from medkg.contracts.errors import PayloadMalformedError, PayloadTooLargeError
 from medkg.contracts.media import MARKDOWN, essence
 from medkg.parse.builder import DocumentBuilder, flat
 
 MAX_TITLE_CHARACTERS = 200
+MAX_LINES = 1_000_000
+_MAX_HEADING_LINE = 1_000  # characters; a longer line is a paragraph, whatever it begins with
 _LINE = re.compile(r"[^\n\r]*(?:\r\n|\n|\r|\Z)")
 _SENTENCE_ENDS = (".", "!", "?", ";", ":", ",", "。", "！", "？", "।", "؟", "۔")  # noqa: RUF001 - meant as they are
 _HEADING = re.compile(r" {0,3}(#{1,6})[ \t]+(.*?)[ \t]*#*[ \t]*")
@@ -44,10 +46,12 @@ def parse_text(ctx: StageContext, payload: RawPayload) -> Document:
     heading of level one is.
 
     Raises:
-        PayloadMalformedError: there is nothing but white space in it.
+        PayloadMalformedError: there is nothing but white space in it. PayloadTooLargeError: too many lines or blocks.
     """
     if not payload.text.strip():
         raise PayloadMalformedError(f"parsing {payload.source_id}: the text is empty")
+    if payload.text.count("\n") + payload.text.count("\r") > MAX_LINES:
+        raise PayloadTooLargeError(f"parsing {payload.source_id}: more than {MAX_LINES} lines; split the text")
     builder = DocumentBuilder(payload.source_id)
     lines = list(_lines(payload.text))
     is_markdown = essence(payload.media_type) == MARKDOWN
@@ -139,7 +143,7 @@ class _Markdown:
     def _read_line(self, line: _Line) -> None:
         if line.is_blank:
             self._flush()
-        elif heading := _HEADING.fullmatch(line.text):
+        elif len(line.text) <= _MAX_HEADING_LINE and (heading := _HEADING.fullmatch(line.text)):
             self._flush()
             self._open(len(heading.group(1)), heading.group(2))
         elif len(self._held) == 1 and self._kind is BlockKind.PARAGRAPH and _UNDERLINE.fullmatch(line.text):

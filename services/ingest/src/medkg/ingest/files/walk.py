@@ -104,7 +104,13 @@ class Walker:
         pattern = path.parts[at:]
         if ".." in pattern:
             raise SourceForbiddenError(f"reading {path}: a pattern cannot contain '..'; write the folder out")
-        return self._roots.find(Path(*path.parts[:at])), pattern
+        # `**` twice in a row says nothing more than once.
+        parts = tuple(
+            part for part, before in zip(pattern, ("", *pattern), strict=False) if part != "**" or before != "**"
+        )
+        if len(parts) > MAX_FOLDER_DEPTH:
+            raise SourceForbiddenError(f"reading {path}: a pattern of more than {MAX_FOLDER_DEPTH} names")
+        return self._roots.find(Path(*path.parts[:at])), parts
 
     def _folder(
         self, spot: Spot, folder: Path, states: frozenset[int], parts: tuple[str, ...], start: tuple[str, ...]

@@ -4,15 +4,15 @@ import re
 
 from medkg.parse.jats.tree import Element, check_depth, entity_text, name_of
 
-_TEX_BODY = re.compile(r"\\begin\{document\}(.*?)\\end\{document\}", re.DOTALL)
+_TEX_BEGIN, _TEX_END = "\\begin{document}", "\\end{document}"
 _GROUPED = re.compile(r"[\W_]", re.ASCII)
 
 
 def tex_text(element: Element) -> str:
     """TeX without the preamble that publishers wrap around it."""
     source = "".join(str(part) for part in element.itertext())
-    found = _TEX_BODY.search(source)
-    return found.group(1).strip() if found is not None else source.strip()
+    _, begin, body = source.partition(_TEX_BEGIN)
+    return (body.partition(_TEX_END)[0] if begin else source).strip()
 
 
 def math_text(element: Element, depth: int = 0) -> str:
