@@ -1,7 +1,7 @@
 """What a hop costs: eight stages that do nothing, each a process of its own, on a real Kafka and PostgreSQL.
 
-Full envelope, lifecycle events and ledger projection are on, as in production. Reported are documents per second, and CPU
-per document and process, measured from the submission of the job until the ledger says that it has ended.
+Full envelope, lifecycle events and ledger projection are on, as in production. Reported are documents per second, and
+CPU per document and process, measured from the submission of the job until the ledger says that it has ended.
 
     python -m medkg.benchmarks.hops --kafka 127.0.0.1:9092 --documents 2000
 """

@@ -10,9 +10,9 @@ Metadata = dict[str, Scalar]
 class StageContext:
     """Who a document belongs to and which run of it this is; the same on every redelivery.
 
-    ``content_key`` is the hash of input, implementation, version and settings: the name of what this run produces. A sink
-    that already holds it has nothing to do. ``revision`` (microseconds since 1970 at which the job was admitted) orders
-    runs of the same document: a sink keeps the highest.
+    ``content_key`` is the hash of input, implementation, version and settings: the name of what this run produces. A
+    sink that already holds it has nothing to do. ``revision`` (microseconds since 1970 at which the job was admitted)
+    orders runs of the same document: a sink keeps the highest.
     """
 
     tenant_id: str

@@ -1,7 +1,8 @@
 """The intermediate representation: what every source is turned into, and what stages hand to each other.
 
-All positions are character offsets into the text of one block, ``[start, end)``, counted in Unicode code points. A block
-knows where in the source record it came from, so that whatever is made of it (a passage, a mention, a claim) leads back.
+All positions are character offsets into the text of one block, ``[start, end)``, counted in Unicode code points. A
+block knows where in the source record it came from, so that whatever is made of it (a passage, a mention, a claim)
+leads back.
 """
 
 from enum import StrEnum
@@ -38,9 +39,9 @@ class BlockKind(StrEnum):
 class Block(msgspec.Struct, frozen=True, omit_defaults=True):
     """One piece of running text, one table, or one field of a registry record.
 
-    ``role`` names what a field means (``condition``, ``intervention``, ``phase``, ``lead_sponsor``, ``primary_outcome``,
-    ``condition_mesh`` …); ``attributes`` are its qualifiers (``{"type": "DRUG"}``, ``{"mesh_id": "D003920"}``).
-    ``rows`` are a table's cells, header rows first; its ``text`` is the same table as lines.
+    ``role`` names what a field means (``condition``, ``intervention``, ``phase``, ``lead_sponsor``,
+    ``primary_outcome``, ``condition_mesh`` …); ``attributes`` are its qualifiers (``{"type": "DRUG"}``, ``{"mesh_id":
+    "D003920"}``). ``rows`` are a table's cells, header rows first; its ``text`` is the same table as lines.
     """
 
     block_id: str
@@ -78,8 +79,9 @@ class Section(msgspec.Struct, frozen=True, omit_defaults=True):
 class Document(msgspec.Struct, frozen=True, omit_defaults=True):
     """A source record, read: sections in reading order.
 
-    ``kind`` is ``trial``, ``article`` or ``text``. ``identifiers`` maps a scheme to a value (``nct``, ``doi``, ``pmid``,
-    ``pmcid``). ``metadata`` holds small facts to filter and route by (``year``, ``phase``, ``retracted`` …).
+    ``kind`` is ``trial``, ``article`` or ``text``. ``identifiers`` maps a scheme to a value (``nct``, ``doi``,
+    ``pmid``, ``pmcid``). ``metadata`` holds small facts to filter and route by (``year``, ``phase``, ``retracted``
+    …).
     """
 
     doc_id: str
@@ -154,7 +156,8 @@ class TextSpan(msgspec.Struct, frozen=True, omit_defaults=True):
 class Chunk(msgspec.Struct, frozen=True, omit_defaults=True):
     """A passage: what is embedded, indexed and shown. Never crosses a section.
 
-    ``spans`` are the parts of blocks it is made of, in order; ``page`` and ``box`` come from the first one that has them.
+    ``spans`` are the parts of blocks it is made of, in order; ``page`` and ``box`` come from the first one that has
+    them.
     """
 
     chunk_id: str

@@ -1,7 +1,7 @@
 """The data of every message that medkg's own services exchange.
 
-Tolerant on reading (a field of a newer worker is ignored), sparse on writing (defaults are left out). What may change in a
-``.v1`` message: fields with a default may be added; nothing is removed, renamed or retyped.
+Tolerant on reading (a field of a newer worker is ignored), sparse on writing (defaults are left out). What may change
+in a ``.v1`` message: fields with a default may be added; nothing is removed, renamed or retyped.
 """
 
 from enum import StrEnum
@@ -120,9 +120,9 @@ class RefusedInput(msgspec.Struct, frozen=True, omit_defaults=True):
 class StageEvent(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Lifecycle: what a worker did with one request. One shape for started, completed, failed and retrying.
 
-    ``reused``: nothing was computed or written, an earlier run had already done it. ``skipped`` are stages whose ``when``
-    left them out; ``finished_leaves`` of ``leaves`` ends of the pipeline were reached by this event. ``artefacts`` are
-    references without their content.
+    ``reused``: nothing was computed or written, an earlier run had already done it. ``skipped`` are stages whose
+    ``when`` left them out; ``finished_leaves`` of ``leaves`` ends of the pipeline were reached by this event.
+    ``artefacts`` are references without their content.
     """
 
     job_id: str

@@ -1,7 +1,7 @@
 """The kinds of stage: one Protocol each, the topic it listens to, what it consumes and produces.
 
-An implementation is plain code that knows nothing of Kafka. It may be a coroutine or a plain function: a plain one is run
-in a bounded thread pool. It raises an error of :mod:`medkg.contracts.errors`; anything else counts as a crash.
+An implementation is plain code that knows nothing of Kafka. It may be a coroutine or a plain function: a plain one is
+run in a bounded thread pool. It raises an error of :mod:`medkg.contracts.errors`; anything else counts as a crash.
 """
 
 from collections.abc import Awaitable

@@ -40,7 +40,11 @@ _NO_REASON = Failure(code="internal_error", message="the event gives no reason")
 # Between events of one millisecond the stage that comes later in most pipelines counts as the later one.
 _RANK = {kind.value: rank for rank, kind in enumerate((StageType.GATE, *StageType)) if kind is not StageType.GATE}
 _RANK[StageType.GATE] = _RANK[StageType.DOWNLOAD]
-_WITHOUT_WORK = {StageType.INGEST, StageType.VALIDATE, StageType.GATE}  # they run again with every job, and make nothing
+_WITHOUT_WORK = {
+    StageType.INGEST,
+    StageType.VALIDATE,
+    StageType.GATE,
+}  # they run again with every job, and make nothing
 _FAILED, _COMPLETED, _RETRYING = 0, 1, 2  # outcomes of a run; the lowest wins
 
 _ADMITTED_DECODER = msgspec.json.Decoder(JobAdmitted)

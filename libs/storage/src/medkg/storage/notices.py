@@ -18,8 +18,8 @@ _AGAIN_SECONDS = 1.0
 async def listen(engine: AsyncEngine, channel: str, wake: Callable[[], None]) -> None:
     """Call ``wake`` at every notice on a channel, on a connection of its own, until cancelled.
 
-    A lost connection is made again, and ``wake`` is called then too: a notice may have been missed. Who listens looks by
-    itself from time to time all the same.
+    A lost connection is made again, and ``wake`` is called then too: a notice may have been missed. Who listens looks
+    by itself from time to time all the same.
     """
     while True:
         try:

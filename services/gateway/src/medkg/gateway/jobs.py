@@ -1,0 +1,92 @@
+"""Submitting jobs, and following them."""
+
+import asyncio
+import time
+from typing import Annotated, Any
+from uuid import uuid4
+
+from fastapi import APIRouter, Header, Path, Query, Request
+from fastapi.responses import JSONResponse
+
+from medkg.contracts.jobs import check_submission
+from medkg.gateway.faults import NotFoundError, RefusedError
+from medkg.gateway.parts import Parts
+from medkg.storage.ledger_answers import Job, JobDocument
+
+Tenant = Annotated[str, Query(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", description="The tenant whose rows are shown.")]
+JobId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
+DocumentId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
+Limit = Annotated[int, Query(ge=1, le=1_000)]
+Cursor = Annotated[str, Query(max_length=64, pattern=r"^[0-9a-f]*$")]
+
+_LOOK_SECONDS = 0.05
+
+
+def routes(parts: Parts) -> APIRouter:
+    """The routes under ``/v1/jobs``."""
+    router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+    @router.post("", status_code=202, summary="Submit a job")
+    async def submit(
+        request: Request, idempotency_key: Annotated[str | None, Header(max_length=200)] = None
+    ) -> JSONResponse:
+        """Publish a job event. The body is the data of `org.medicalkg.job.submitted`.
+
+        Waits a moment for the gate-router: the state is then `admitted`, or the answer is 422 with every fault. The
+        same `Idempotency-Key` is the same job.
+        """
+        body = await request.body()
+        submission, faults = check_submission(body)
+        if submission is None:
+            raise RefusedError("the job has faults", faults)
+        job_id = await parts.publisher.publish(body, idempotency_key or uuid4().hex)
+        state, reasons = await _word_of_the_router(parts, job_id)
+        if state == "rejected":
+            raise RefusedError("the job was rejected", reasons, job_id)
+        told = "submitted" if state == "" else "admitted"
+        return JSONResponse({"job_id": job_id, "state": told}, status_code=202)
+
+    @router.get("", summary="Jobs, newest first")
+    async def jobs(tenant_id: Tenant = "default", limit: Limit = 50, before: Cursor = "") -> dict[str, Any]:
+        """A page of jobs. `next` is the `before` of the following page."""
+        found, following = await parts.ledger.jobs(tenant_id, limit=limit, before=before)
+        return {"jobs": found, "next": following or None}
+
+    @router.get("/{job_id}", summary="A job, with its stages and what it waits for")
+    async def job(job_id: JobId, tenant_id: Tenant = "default") -> Job:
+        found = await parts.ledger.job(tenant_id, job_id)
+        if found is None:
+            raise NotFoundError(f"there is no job {job_id} of tenant {tenant_id!r}")
+        return found
+
+    @router.get("/{job_id}/documents", summary="Documents of a job")
+    async def documents(
+        job_id: JobId,
+        tenant_id: Tenant = "default",
+        state: Annotated[str, Query(pattern="^(in_flight|completed|skipped|failed|rejected)?$")] = "",
+        limit: Limit = 100,
+        after: Cursor = "",
+    ) -> dict[str, Any]:
+        """A page of documents by id. `next` is the `after` of the following page."""
+        found, following = await parts.ledger.documents(tenant_id, job_id, state=state, limit=limit, after=after)
+        return {"documents": found, "next": following or None}
+
+    @router.get("/{job_id}/documents/{doc_id}", summary="A document and everything that was done to it")
+    async def document(job_id: JobId, doc_id: DocumentId, tenant_id: Tenant = "default") -> JobDocument:
+        found = await parts.ledger.document(tenant_id, job_id, doc_id)
+        if found is None:
+            raise NotFoundError(f"job {job_id} of tenant {tenant_id!r} has no document {doc_id}")
+        return found
+
+    return router
+
+
+async def _word_of_the_router(parts: Parts, job_id: str) -> tuple[str, Any]:
+    deadline = time.monotonic() + parts.admission_seconds
+    while True:
+        known = await parts.ledger.state_of(job_id)
+        if known is not None:
+            return known
+        if time.monotonic() >= deadline:
+            return "", ()
+        await asyncio.sleep(_LOOK_SECONDS)

@@ -1,0 +1,75 @@
+"""What the gateway is made of, as its routes see it: each part small enough to be faked."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry
+
+from medkg.contracts.topology import Topology
+from medkg.haystack.retrieval import SearchAnswer
+from medkg.storage.graph_answers import GraphAnswer
+from medkg.storage.ledger_answers import DeadLetterAnswer, FaultAnswer, Job, JobDocument, Overview, Rejection
+
+
+class JobPublisher(Protocol):
+    async def publish(self, submission: bytes, event_id: str) -> str:
+        """Publish a job event and return the id of its job.
+
+        Raises:
+            ResourceUnavailableError: Kafka did not take it.
+        """
+        ...
+
+
+class Ledger(Protocol):
+    async def job(self, tenant_id: str, job_id: str) -> Job | None: ...
+
+    async def state_of(self, job_id: str) -> tuple[str, tuple[FaultAnswer, ...]] | None: ...
+
+    async def jobs(self, tenant_id: str, *, limit: int, before: str = "") -> tuple[list[Job], str]: ...
+
+    async def documents(
+        self, tenant_id: str, job_id: str, *, state: str = "", limit: int, after: str = ""
+    ) -> tuple[list[JobDocument], str]: ...
+
+    async def document(self, tenant_id: str, job_id: str, doc_id: str) -> JobDocument | None: ...
+
+    async def dead_letters(
+        self, *, job_id: str = "", stage: str = "", code: str = "", limit: int = 100
+    ) -> list[DeadLetterAnswer]: ...
+
+    async def rejections(self, *, limit: int = 100) -> list[Rejection]: ...
+
+    async def overview(self) -> Overview: ...
+
+
+class Search(Protocol):
+    async def search(self, tenant_id: str, query: str, limit: int = 10) -> SearchAnswer: ...
+
+
+class Graph(Protocol):
+    async def find(self, tenant_id: str, query: str, limit: int = 50) -> GraphAnswer: ...
+
+
+class Pipelines(Protocol):
+    def names(self) -> tuple[str, ...]: ...
+
+    def get(self, name: str, version: str | None = None) -> Topology: ...
+
+    def problems(self) -> Sequence[object]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything that the routes use. ``about`` describes the process for ``/v1/status``."""
+
+    publisher: JobPublisher
+    ledger: Ledger
+    search: Search
+    graph: Graph
+    pipelines: Pipelines
+    registry: CollectorRegistry
+    about: dict[str, object]
+    admission_seconds: float = 10.0
+    max_body_bytes: int = 1_048_576
