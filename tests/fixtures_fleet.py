@@ -10,18 +10,18 @@ from typing import Any
 
 import msgspec
 import pytest
-from medkg.ledger.app import SERVICE as LEDGER
 from pydantic import SecretStr
 from sqlalchemy import text
 
 from medkg.contracts.stages import StageType
 from medkg.gate_router.app import SERVICE as GATE_ROUTER
 from medkg.haystack.retrieval import HybridSearch
+from medkg.ledger.app import SERVICE as LEDGER
 from medkg.local.embedded_broker import embedded_broker
 from medkg.runtime.broker import publish_job_event
 from medkg.runtime.service import RunningService, Service, ServiceHost, running, stage_service
 from medkg.runtime.settings import KafkaSettings, RuntimeSettings
-from medkg.storage.engine import migrate, open_engine
+from medkg.storage.engine import Engine, migrate, open_engine
 from medkg.storage.graph_reader import GraphReader
 
 STAGES = [stage for stage in StageType if stage not in {StageType.DOWNLOAD, StageType.GATE}]
@@ -73,10 +73,10 @@ class FleetUnderTest:
     def __init__(self, host: ServiceHost, at_work: Sequence[RunningService], database_url: str) -> None:
         self.host = host
         self.at_work = at_work
-        self._engine = open_engine(database_url)
+        self.engine = open_engine(database_url)
 
     async def close(self) -> None:
-        await self._engine.dispose()
+        await self.engine.dispose()
 
     async def submit(
         self, selection: dict[str, Any], *, source: str = "files", tenant: str = "default", pipeline: str | None = None
@@ -89,43 +89,19 @@ class FleetUnderTest:
 
     async def ended(self, job_id: str, *, seconds: float = 60) -> Any:
         """The row of a job once it has ended; fails with what there is when it does not in time."""
-        return await self.until(
-            lambda: self.rows("SELECT * FROM jobs WHERE job_id = :job", job=job_id),
-            lambda rows: bool(rows) and rows[0].state in ENDED,
-            f"job {job_id} to end",
-            seconds=seconds,
-        )
+        return await ended_job(self.engine, job_id, seconds=seconds)
 
-    async def until(
-        self, ask: Callable[[], Any], is_met: Callable[[Any], bool], what: str, *, seconds: float = 30
-    ) -> Any:
+    async def until(self, sql: str, is_met: Callable[[list[Any]], bool], what: str, *, seconds: float = 30) -> Any:
         """The first row of the first answer that meets a condition."""
-        deadline = time.monotonic() + seconds
-        while True:
-            answer = await ask()
-            if is_met(answer):
-                return answer[0] if answer else None
-            if time.monotonic() > deadline:
-                documents = await self.rows(
-                    "SELECT state, current_stage, failure_code, failure_message, count(*) FROM documents "
-                    "GROUP BY 1, 2, 3, 4"
-                )
-                pytest.fail(f"waited {seconds} s for {what}: {answer}; documents: {documents}")
-            await asyncio.sleep(0.05)
+        return await until_rows(self.engine, sql, is_met, what, seconds=seconds)
 
     async def rows(self, sql: str, **parameters: Any) -> list[Any]:
         """Rows of the fleet's database."""
-        async with self._engine.connect() as connection:
-            return list((await connection.execute(text(sql), parameters)).all())
-
-    async def execute(self, sql: str, **parameters: Any) -> None:
-        """A statement on the fleet's database, committed."""
-        async with self._engine.begin() as connection:
-            await connection.execute(text(sql), parameters)
+        return await rows_of(self.engine, sql, **parameters)
 
     async def graph(self, tenant: str = "default") -> list[tuple[Any, ...]]:
         """The whole graph of a tenant, sorted."""
-        return await GraphReader(self._engine).export(tenant)
+        return await GraphReader(self.engine).export(tenant)
 
     @asynccontextmanager
     async def search(self) -> AsyncIterator[HybridSearch]:
@@ -135,6 +111,40 @@ class FleetUnderTest:
             yield search
         finally:
             await search.aclose()
+
+
+async def rows_of(engine: Engine, sql: str, **parameters: Any) -> list[Any]:
+    """Rows of a database."""
+    async with engine.connect() as connection:
+        return list((await connection.execute(text(sql), parameters)).all())
+
+
+async def until_rows(
+    engine: Engine, sql: str, is_met: Callable[[list[Any]], bool], what: str, *, seconds: float, **parameters: Any
+) -> Any:
+    """The first row of the first answer that meets a condition; fails with the state of things after a while."""
+    deadline = time.monotonic() + seconds
+    while True:
+        rows = await rows_of(engine, sql, **parameters)
+        if is_met(rows):
+            return rows[0] if rows else None
+        if time.monotonic() > deadline:
+            documents = await rows_of(
+                engine,
+                "SELECT state, current_stage, failure_code, failure_message, count(*) FROM documents "
+                "GROUP BY 1, 2, 3, 4",
+            )
+            pytest.fail(f"waited {seconds} s for {what}: {rows}; documents: {documents}")
+        await asyncio.sleep(0.05)
+
+
+async def ended_job(engine: Engine, job_id: str, *, seconds: float) -> Any:
+    """The row of a job once it has ended."""
+    sql = "SELECT * FROM jobs WHERE job_id = :job"
+    what = f"job {job_id} to end"
+    return await until_rows(
+        engine, sql, lambda rows: bool(rows) and rows[0].state in ENDED, what, seconds=seconds, job=job_id
+    )
 
 
 StartFleet = Callable[..., Any]

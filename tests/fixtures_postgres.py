@@ -7,7 +7,8 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from uuid import uuid4
 
 import pytest
@@ -51,15 +52,30 @@ def postgres_server() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+NewDatabase = Callable[[], AbstractAsyncContextManager[str]]
+
+
 @pytest.fixture
-async def database_url(postgres_server: str) -> AsyncIterator[str]:
+def new_database(postgres_server: str) -> NewDatabase:
+    """Makes databases: ``async with new_database() as url``. Each is dropped after, whatever is still connected."""
+
+    @asynccontextmanager
+    async def make() -> AsyncIterator[str]:
+        name = f"medkg_test_{uuid4().hex}"
+        await _run(postgres_server, f'CREATE DATABASE "{name}"')
+        try:
+            yield make_url(postgres_server).set(database=name).render_as_string(hide_password=False)
+        finally:
+            await _run(postgres_server, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+    return make
+
+
+@pytest.fixture
+async def database_url(new_database: NewDatabase) -> AsyncIterator[str]:
     """URL of a fresh, empty database, dropped after the test whatever is still connected to it."""
-    name = f"medkg_test_{uuid4().hex}"
-    await _run(postgres_server, f'CREATE DATABASE "{name}"')
-    try:
-        yield make_url(postgres_server).set(database=name).render_as_string(hide_password=False)
-    finally:
-        await _run(postgres_server, f'DROP DATABASE "{name}" WITH (FORCE)')
+    async with new_database() as url:
+        yield url
 
 
 async def _run(url: str, statement: str) -> None:

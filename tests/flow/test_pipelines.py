@@ -8,6 +8,7 @@ import pytest
 from medkg.contracts import topics
 from medkg.contracts.cloudevents import Message
 from medkg.contracts.stages import StageType
+from medkg.storage.ledger_fields import set_field
 
 SAMPLES = Path(__file__).resolve().parents[2] / "samples"
 SELECTION = {"paths": [str(SAMPLES / "trials"), str(SAMPLES / "articles")]}
@@ -86,7 +87,7 @@ async def test_an_undecodable_message_on_a_stage_topic_is_kept_as_a_dead_letter(
         job = await fleet.ended(await fleet.submit(SELECTION))
         assert job.state == "completed"
         letter = await fleet.until(
-            lambda: fleet.rows("SELECT code, topic FROM dead_letters"), lambda rows: len(rows) == 1, "the dead letter"
+            "SELECT code, topic FROM dead_letters", lambda rows: len(rows) == 1, "the dead letter"
         )
         assert letter.code == "contract_violated"
         assert letter.topic.endswith(StageType.CHUNK.topic)
@@ -124,13 +125,9 @@ async def test_a_document_waits_at_a_gate_until_the_ledger_says_so(start_fleet: 
     async with start_fleet(topologies=folder) as fleet:
         selection = {"paths": [str(next((SAMPLES / "articles").glob("*.xml")))]}
         job_id = await fleet.submit(selection, pipeline="gated")
-        parked = await fleet.until(
-            lambda: fleet.rows("SELECT * FROM waits WHERE kind = 'gate'"), lambda rows: len(rows) == 1, "parked"
-        )
+        parked = await fleet.until("SELECT * FROM waits WHERE kind = 'gate'", lambda rows: len(rows) == 1, "parked")
         assert parked.state == "waiting"
-        from medkg.storage.ledger_fields import set_field
-
-        await set_field(fleet._engine, "default", job_id, parked.doc_id, "pdf_ir_ready", True)
+        await set_field(fleet.engine, "default", job_id, parked.doc_id, "pdf_ir_ready", True)
         job = await fleet.ended(job_id)
         assert job.completed == 1
 
@@ -198,8 +195,6 @@ async def test_an_implementation_that_is_not_installed_fails_its_documents_with_
         selection = {"paths": [str(next((SAMPLES / "articles").glob("*.xml")))]}
         job = await fleet.ended(await fleet.submit(selection, pipeline="wishful"))
         assert (job.state, job.failed) == ("completed_with_failures", 1)
-        letter = await fleet.until(
-            lambda: fleet.rows("SELECT code, message FROM dead_letters"), lambda rows: len(rows) == 1, "dead letter"
-        )
+        letter = await fleet.until("SELECT code, message FROM dead_letters", lambda rows: len(rows) == 1, "dead letter")
         assert letter.code == "pipeline_config_invalid"
         assert "'no-such' is not installed" in letter.message

@@ -28,7 +28,7 @@ def routes(parts: Parts) -> APIRouter:
 
     @router.get("/graph", summary="An entity and what is claimed about it")
     async def graph(
-        entity: Question, tenant_id: Tenant = "default", limit: Annotated[int, Query(ge=1, le=500)] = 50
+        entity: Question, tenant_id: Tenant = "default", limit: Annotated[int, Query(ge=1, le=1_000)] = 50
     ) -> GraphAnswer:
         """By id, or by name: exact names first, then those that begin with it. Every claim has its passage."""
         return await parts.graph.find(tenant_id, entity, limit)
