@@ -7,7 +7,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 CORPUS = ROOT.parent / "shared" / "corpus"
 
-pytest_plugins = ["closing_summary", "fixtures_fleet", "fixtures_kafka", "fixtures_postgres"]
+pytest_plugins = ["tests.closing_summary", "tests.fixtures_fleet", "tests.fixtures_kafka", "tests.fixtures_postgres"]
 
 
 @pytest.fixture(scope="session")

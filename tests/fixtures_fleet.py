@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +58,7 @@ class BrokerUnderTest:
 
 
 @pytest.fixture(params=["in-process", pytest.param("kafka", marks=pytest.mark.kafka)])
-def broker(request: pytest.FixtureRequest, topic_prefix: str) -> AsyncIterator[BrokerUnderTest]:
+def broker(request: pytest.FixtureRequest, topic_prefix: str) -> Iterator[BrokerUnderTest]:
     """Every test that uses it runs on both brokers."""
     if request.param == "kafka":
         yield BrokerUnderTest(request.getfixturevalue("kafka"), topic_prefix, is_in_process=False)

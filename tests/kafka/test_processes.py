@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 import pytest
 from pydantic import SecretStr
+from tests.fixtures_fleet import ALL_SERVICES, BrokerUnderTest, FleetUnderTest, ended_job, rows_of
 from tests.servers.tied import start_tied
 
-from fixtures_fleet import ALL_SERVICES, BrokerUnderTest, FleetUnderTest, ended_job, rows_of
 from medkg.haystack.retrieval import HybridSearch
 from medkg.runtime.broker import publish_job_event
 from medkg.runtime.service import running

@@ -40,7 +40,7 @@ def test_an_offset_that_goes_backwards_is_refused() -> None:
 
 
 class WindowMachine(RuleBasedStateMachine):
-    """Against a model that remembers everything: all below the committable offset are finished, and it is the highest."""
+    """Against a model that remembers everything: what can be committed is exactly the finished prefix."""
 
     def __init__(self) -> None:
         super().__init__()

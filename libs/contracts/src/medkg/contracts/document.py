@@ -219,7 +219,7 @@ class Mention(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Entity(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A thing the document speaks of. ``entity_id`` is the same in every document (``mesh:D003920``, ``nct:NCT01339377``)."""
+    """A thing the document speaks of. ``entity_id`` (``mesh:D003920``, ``nct:NCT01339377``) is the same everywhere."""
 
     entity_id: str
     type: str

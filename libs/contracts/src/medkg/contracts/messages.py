@@ -157,7 +157,7 @@ class Position(msgspec.Struct, frozen=True):
 
 
 class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One thing wrong with a submitted job. ``pointer`` is a JSON Pointer (RFC 6901) into the event's data, or a header."""
+    """One thing wrong with a submitted job. ``pointer`` is a JSON Pointer (RFC 6901) into the event's data."""
 
     pointer: str
     message: str

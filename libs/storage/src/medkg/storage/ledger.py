@@ -1,13 +1,13 @@
 """The tables of the ledger: what is true of every job and document, and why.
 
-All but ``documents.pdf_ir_ready`` and direct writes of the other two PDF fields is a projection of the lifecycle events
-(:mod:`medkg.storage.ledger_projection`). A row holds *facts*, each merged by a rule that does not care about order or
-repetition; every ``state`` is a generated column, a function of the facts of its row. Hence the rows do not depend on the
-order, the repetition or the batching of the events.
+All but ``documents.pdf_ir_ready`` and direct writes of the other two PDF fields is a projection of the lifecycle
+events (:mod:`medkg.storage.ledger_projection`). A row holds *facts*, each merged by a rule that does not care about
+order or repetition; every ``state`` is a generated column, a function of the facts of its row. Hence the rows do not
+depend on the order, the repetition or the batching of the events.
 
-Times are those of the events, never the projector's clock. ``state_before`` (and ``duration_us_before``) are what the row's
-last write found: the exact step from one state to the next, from which the counters of ``jobs`` and ``job_stages`` are kept.
-They are the only columns that depend on how the events came.
+Times are those of the events, never the projector's clock. ``state_before`` (and ``duration_us_before``) are what the
+row's last write found: the exact step from one state to the next, from which the counters of ``jobs`` and
+``job_stages`` are kept. They are the only columns that depend on how the events came.
 """
 
 from sqlalchemy import (
@@ -53,7 +53,7 @@ def _state(expression: str) -> Column[str]:
 
 JOB_COUNTERS = ("documents", "completed", "skipped", "failed", "rejected")
 
-# Every page up to the furthest one is settled, and none can follow: it was the last, or the chain broke at a failed page.
+# Every page up to the furthest one is settled, and none can follow: it was the last, or the chain broke at one.
 _JOB_STATE = """
 CASE
   WHEN admitted_at IS NULL AND rejected_at IS NOT NULL THEN 'rejected'
@@ -169,7 +169,7 @@ DOCUMENTS = Table(
     postgresql_with={"fillfactor": 80},  # rewritten several times: room for the new version on the same page
 )
 
-# Every attempt of a stage at a document, or (doc_id empty) at a page of the source. `reused`: completed without any work.
+# Every attempt of a stage at a document, or (doc_id empty) at a page of the source. `reused`: completed without work.
 STAGE_RUNS = Table(
     "stage_runs",
     METADATA,

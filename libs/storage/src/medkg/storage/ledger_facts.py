@@ -269,7 +269,7 @@ def _job_rejected(facts: Facts, envelope: Envelope, data: bytes) -> None:
             raise ValueError(f"partition {where.partition} is out of range")
     at_topic = clean(where.topic, 249) if where else ""  # 249: the longest name of a topic
     identity = f"{at_topic}/{where.partition}/{where.offset}" if where else job_id or _name("id", envelope.id)
-    row = [identity, job_id, tenant_id, faults, at_topic]
+    row: Row = [identity, job_id, tenant_id, faults, at_topic]
     row += [where.partition if where else None, where.offset if where else None, at]
     REJECTIONS.add_to(facts.rejections, identity, row)
     if job_id:
@@ -310,8 +310,8 @@ def _check(event: StageEvent) -> None:
     if event.page is not None:
         _number("page number", event.page.number)
         _number("total", event.page.total or 0)
-        for item in (*event.page.documents, *event.page.refused):
-            _name("doc_id", item.doc_id)
+        for doc_id in (item.doc_id for items in (event.page.documents, event.page.refused) for item in items):
+            _name("doc_id", doc_id)
 
 
 def _check_pipeline(pipeline: PipelineRef) -> None:

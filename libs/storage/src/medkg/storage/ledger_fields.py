@@ -31,7 +31,8 @@ async def set_field(
             RETURNING job_id""")  # noqa: S608  the field is one of GATE_FIELDS
     else:
         statement = text(f"""
-            INSERT INTO documents AS old (job_id, doc_id, tenant_id, {field}) VALUES (:job_id, :doc_id, :tenant_id, :value)
+            INSERT INTO documents AS old (job_id, doc_id, tenant_id, {field})
+            VALUES (:job_id, :doc_id, :tenant_id, :value)
             ON CONFLICT (job_id, doc_id) DO UPDATE SET {field} = excluded.{field}
             WHERE old.tenant_id = excluded.tenant_id
             RETURNING job_id""")  # noqa: S608  the same

@@ -40,8 +40,8 @@ class DeadRecord(Protocol):
 async def project_dead_letters(engine: AsyncEngine, records: Sequence[DeadRecord]) -> None:
     """Record dead letters, one row for each message that could not be handled, however often it died.
 
-    Idempotent and independent of order. The row's id is the position of that message. A record that does not say what it
-    was (no header, or an unreadable one) is listed under its own position.
+    Idempotent and independent of order. The row's id is the position of that message. A record that does not say what
+    it was (no header, or an unreadable one) is listed under its own position.
 
     Raises:
         ResourceUnavailableError: the database does not answer; the same records may be given again.

@@ -1,8 +1,8 @@
 """How two accounts of the same thing become one: rules that do not care about order or repetition.
 
-Each rule is a join of a semilattice (commutative, associative, idempotent) and is written twice from one declaration: in
-Python, which merges the events of a batch, and in SQL, which merges the batch with what the table holds. ``ADD`` alone is
-not idempotent: it carries exact differences, which are computed from the state that a write has found.
+Each rule is a join of a semilattice (commutative, associative, idempotent) and is written twice from one declaration:
+in Python, which merges the events of a batch, and in SQL, which merges the batch with what the table holds. ``ADD``
+alone is not idempotent: it carries exact differences, which are computed from the state that a write has found.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -1,9 +1,9 @@
 """The projection: lifecycle events into the ledger, in bulk.
 
 One batch is one transaction of a handful of statements. Each merges arrays of rows by the rules of
-:mod:`medkg.storage.ledger_rows` and answers with the steps from state to state that it caused, by job; the counters are
-changed by exactly those. Rows are locked table by table and in the order of their keys, so that writers wait for each other
-rather than deadlock.
+:mod:`medkg.storage.ledger_rows` and answers with the steps from state to state that it caused, by job; the counters
+are changed by exactly those. Rows are locked table by table and in the order of their keys, so that writers wait for
+each other rather than deadlock.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -41,8 +41,9 @@ class FinishedJob:
 class ProjectionResult:
     """What became of a batch.
 
-    ``finished`` are the jobs that the batch spoke of and that are at their end now, whether this batch or an earlier one
-    brought them there: a batch that is projected again, because its messages were never published, names them again.
+    ``finished`` are the jobs that the batch spoke of and that are at their end now, whether this batch or an earlier
+    one brought them there: a batch that is projected again, because its messages were never published, names them
+    again.
     """
 
     finished: tuple[FinishedJob, ...]
@@ -52,9 +53,9 @@ class ProjectionResult:
 async def project(engine: AsyncEngine, events: Sequence[tuple[Envelope, bytes]]) -> ProjectionResult:
     """Merge a batch of events of ``orchestration.events.v1`` into the ledger, in one transaction.
 
-    Idempotent, and the rows do not depend on the order or the batching of the events. Events that cannot be read are left
-    out and named in the result; events of no interest to the ledger are passed over. Whoever listens on ``medkg_ledger``
-    is told of jobs whose documents ended and of documents that may pass a gate.
+    Idempotent, and the rows do not depend on the order or the batching of the events. Events that cannot be read are
+    left out and named in the result; events of no interest to the ledger are passed over. Whoever listens on
+    ``medkg_ledger`` is told of jobs whose documents ended and of documents that may pass a gate.
 
     Raises:
         ResourceUnavailableError: the database does not answer; the same batch may be given again.
@@ -69,8 +70,8 @@ async def project(engine: AsyncEngine, events: Sequence[tuple[Envelope, bytes]])
 async def notify(connection: AsyncConnection, jobs: Iterable[str], documents: Iterable[tuple[str, str]]) -> None:
     """Tell the listeners, once this transaction commits, that something changed for these jobs and documents.
 
-    The notice is JSON ``{"jobs": [id…], "documents": [[job id, document id]…], "truncated"?: true}``; where there is more
-    than it can hold it names what fits and says so.
+    The notice is JSON ``{"jobs": [id…], "documents": [[job id, document id]…], "truncated"?: true}``; where there is
+    more than it can hold it names what fits and says so.
     """
     all_jobs, all_documents = sorted(set(jobs)), sorted(set(documents))
     if not all_jobs and not all_documents:
@@ -160,18 +161,18 @@ _NOTIFY = text("SELECT pg_notify(:channel, :payload)")
 _MERGE_DOCUMENTS = text(f"""
 WITH merged AS ({DOCUMENTS.upsert(remember=["state"])} RETURNING job_id, state_before, state)
 SELECT job_id, state_before, state, count(*) AS count FROM merged
-WHERE state_before <> state GROUP BY job_id, state_before, state""")
+WHERE state_before <> state GROUP BY job_id, state_before, state""")  # noqa: S608  constants
 _MERGE_RUNS = text(f"""
 WITH merged AS ({STAGE_RUNS.upsert(remember=["state", "duration_us"])}
                 RETURNING job_id, stage, stage_type, state_before, state, duration_us_before, duration_us)
 SELECT job_id, stage, max(stage_type) AS stage_type, state_before, state, count(*) AS count,
        CAST(sum(duration_us_before) AS bigint) AS duration_us_before, CAST(sum(duration_us) AS bigint) AS duration_us
 FROM merged WHERE state_before <> state OR duration_us_before <> duration_us
-GROUP BY job_id, stage, state_before, state""")
+GROUP BY job_id, stage, state_before, state""")  # noqa: S608  constants
 _MERGE_PAGES = text(f"""
 WITH merged AS ({PAGES.upsert(remember=["state"])} RETURNING job_id, state_before, state)
 SELECT job_id, state_before, state, count(*) AS count FROM merged
-WHERE state_before <> state GROUP BY job_id, state_before, state""")
+WHERE state_before <> state GROUP BY job_id, state_before, state""")  # noqa: S608  constants
 _MERGE_JOB_STAGES = text(JOB_STAGES.upsert())
 _MERGE_JOBS = text(f"{JOBS.upsert()} RETURNING job_id, tenant_id, state, last_event_at, {', '.join(JOB_COUNTERS)}")
 _MERGE_TOPOLOGIES = text(TOPOLOGIES.upsert())

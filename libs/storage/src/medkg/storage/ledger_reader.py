@@ -111,8 +111,8 @@ _STATES = ("completed", "skipped", "failed", "rejected")
 
 _JOB_COLUMNS = """
 job_id, tenant_id, source, state, pipeline_name, pipeline_version, pipeline_digest, admitted_at, rejected_at,
-first_event_at, last_event_at, selection, faults, documents, completed, skipped, failed, rejected, pages_done, last_page,
-total_records"""
+first_event_at, last_event_at, selection, faults, documents, completed, skipped, failed, rejected, pages_done,
+last_page, total_records"""
 _JOB = text(f"SELECT {_JOB_COLUMNS} FROM jobs WHERE job_id = :job AND tenant_id = :tenant")  # noqa: S608  a constant
 _JOBS = text(f"""
 SELECT {_JOB_COLUMNS} FROM jobs

@@ -13,13 +13,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medkg.gateway.app import serving_gateway
-from medkg.ledger.app import SERVICE as LEDGER
 from pydantic import SecretStr
 
 from medkg.contracts.errors import ConfigurationError, MedkgError
 from medkg.contracts.stages import StageType
 from medkg.gate_router.app import SERVICE as GATE_ROUTER
+from medkg.gateway.app import serving_gateway
+from medkg.ledger.app import SERVICE as LEDGER
 from medkg.local.embedded_broker import embedded_broker
 from medkg.local.embedded_postgres import embedded_postgres
 from medkg.local.folder import claimed, remove_note, write_note
