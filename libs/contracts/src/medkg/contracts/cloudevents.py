@@ -7,8 +7,11 @@ against the ``cloudevents`` package, which reads what comes in at the door.
 """
 
 import re
-from dataclasses import dataclass
+import time
 from datetime import UTC, datetime
+from functools import lru_cache
+
+import msgspec
 
 from medkg.contracts.errors import ContractError
 
@@ -37,8 +40,7 @@ _ATTRIBUTE_OF = {header: name for name, header in _ATTRIBUTE_HEADERS} | {"ce_spe
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(msgspec.Struct, frozen=True, gc=False):
     """Everything about an event but its data.
 
     ``correlationid`` is the job, ``causationid`` the event that led to this one.
@@ -64,12 +66,11 @@ class Envelope:
         ]
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One record to be published."""
+class Message(msgspec.Struct, frozen=True):
+    """One record to be published. A key that is passed on is kept as it came: bytes, or none."""
 
     topic: str
-    key: str
+    key: str | bytes | None
     value: bytes
     headers: Headers
 
@@ -111,8 +112,13 @@ def _incomplete(version: str, found: dict[str, str]) -> ContractError:
 
 
 def now() -> str:
-    """The current time as CloudEvents wants it: RFC 3339, UTC."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    """The current time as CloudEvents wants it: RFC 3339, UTC, to the millisecond."""
+    return _rfc3339(time.time_ns() // 1_000_000)
+
+
+@lru_cache(maxsize=4)  # the events of one hop mostly share their millisecond
+def _rfc3339(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds / 1_000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def schema_uri(name: str, major: int = 1) -> str:

@@ -6,6 +6,7 @@ gave them), ``topologies/DIGEST.json``.
 """
 
 from collections.abc import Mapping
+from typing import Protocol
 
 import msgspec
 
@@ -16,10 +17,18 @@ from medkg.contracts.implementation import Blobs
 from medkg.contracts.messages import Artefact
 
 
+class Store(Blobs, Protocol):
+    """The blob store, as far as artefacts need more of it than stages do."""
+
+    async def create(self, key: str, data: bytes) -> bool: ...
+
+    async def replace(self, key: str, data: bytes) -> None: ...
+
+
 class Artefacts:
     """Opens and makes artefacts against one blob store."""
 
-    def __init__(self, blobs: Blobs, inline_bytes: int) -> None:
+    def __init__(self, blobs: Store, inline_bytes: int) -> None:
         self._blobs = blobs
         self._inline_bytes = inline_bytes
 
@@ -44,12 +53,20 @@ class Artefacts:
         data = await self._blobs.get(key)
         return None if data is None else (self._describe(kind, data, key), data)
 
-    async def make(self, kind: str, data: bytes, key: str, *, is_kept: bool) -> Artefact:
-        """An artefact of these bytes; stored under ``key`` when it is to be kept, or too large to travel."""
-        if is_kept or len(data) > self._inline_bytes:
+    async def make(self, kind: str, data: bytes, key: str, *, is_kept: bool, replaces: bool = False) -> Artefact:
+        """An artefact of these bytes; stored under ``key`` when it is to be kept, or too large to travel.
+
+        ``replaces``: what is stored there is broken. Where another run has stored something else meanwhile, both stay:
+        a message may refer to either, and this one lies under a key of its own.
+        """
+        if not is_kept and len(data) <= self._inline_bytes:
+            return self._describe(kind, data, "")
+        if replaces:
+            await self._blobs.replace(key, data)
+        elif not await self._blobs.create(key, data) and await self._blobs.get(key) != data:
+            key = f"{key}-{content_digest(data)}"
             await self._blobs.put(key, data)
-            return self._describe(kind, data, key)
-        return self._describe(kind, data, "")
+        return self._describe(kind, data, key)
 
     def _describe(self, kind: str, data: bytes, key: str) -> Artefact:
         is_small = len(data) <= self._inline_bytes

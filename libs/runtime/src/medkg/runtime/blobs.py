@@ -1,16 +1,20 @@
 """The blob store: a folder or an S3 bucket behind the same two calls."""
 
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote, urlsplit
 
 import obstore
 from obstore.store import LocalStore, MemoryStore, S3Store
 
-from medkg.contracts.errors import ConfigurationError, ResourceUnavailableError
+from medkg.contracts.errors import ConfigurationError, ContractError, ResourceUnavailableError
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig
+
+# Up to eight names, none of which begins with a dot.
+_KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}(?:/[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}){0,7}")
 
 
 class BlobStore:
@@ -26,8 +30,10 @@ class BlobStore:
         """The bytes under ``key``, or None.
 
         Raises:
+            ContractError: not a key.
             ResourceUnavailableError: the store does not answer.
         """
+        _check_key(key)
         try:
             result = await obstore.get_async(self._store, key)
             return bytes(await result.bytes_async())
@@ -40,14 +46,39 @@ class BlobStore:
         """Write ``data`` under ``key`` unless something is there.
 
         Raises:
+            ContractError: not a key.
             ResourceUnavailableError: the store does not answer, or is full.
         """
+        await self.create(key, data)
+
+    async def create(self, key: str, data: bytes) -> bool:
+        """What ``put`` does; and whether it was written, because nothing was there."""
+        return await self._write(key, data, "create")
+
+    async def replace(self, key: str, data: bytes) -> None:
+        """Write ``data`` under ``key`` in the place of what is there: for what has proved to be broken.
+
+        Raises:
+            ContractError: not a key.
+            ResourceUnavailableError: the store does not answer, or is full.
+        """
+        await self._write(key, data, "overwrite")
+
+    async def _write(self, key: str, data: bytes, mode: Literal["create", "overwrite"]) -> bool:
+        _check_key(key)
         try:
-            await obstore.put_async(self._store, key, data, mode="create", use_multipart=False)
+            await obstore.put_async(self._store, key, data, mode=mode, use_multipart=False)
         except obstore.exceptions.AlreadyExistsError:
-            return
+            return False
         except Exception as error:
             raise ResourceUnavailableError(f"writing blob {key} ({len(data)} bytes): {error}") from error
+        return True
+
+
+def _check_key(key: str) -> None:
+    # No store takes others, and a store that is waited for would be waited for in vain.
+    if not _KEY.fullmatch(key):
+        raise ContractError(f"opening a blob: {key[:80]!r} is not a key")
 
 
 def open_blobs(location: str, *, endpoint: str = "") -> BlobStore:

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from medkg.contracts import topics
 from medkg.contracts.cloudevents import Envelope, Message, message, now, schema_uri, trace_parent
 from medkg.contracts.context import Metadata
@@ -71,6 +73,12 @@ class Narrator:
     stage_type: str
     envelope: Envelope
     request: StageRequest
+
+    def about(self, doc_id: str) -> "Narrator":
+        """The same of one document of a page."""
+        request = replace(self.request, doc_id=doc_id, page=0)
+        trace = trace_parent(stable_id("trace", request.job_id, doc_id), self.envelope.id)
+        return Narrator(self.worker, self.source, self.stage_type, replace(self.envelope, traceparent=trace), request)
 
     def started(self) -> Message:
         return self._event(EventType.STAGE_STARTED, self._about())
@@ -201,9 +209,7 @@ def dead_letter(record: Record, failure: Failure, worker: str, request: StageReq
     )
     headers = [header for header in record.headers if header[0] != DEAD_LETTER_HEADER]
     headers.append((DEAD_LETTER_HEADER, encode(about)))
-    return Message(
-        topics.DEAD_LETTER, key=(record.key or b"").decode(errors="replace"), value=record.value, headers=headers
-    )
+    return Message(topics.DEAD_LETTER, key=record.key, value=record.value, headers=headers)
 
 
 def failure_of(error: MedkgError) -> Failure:
@@ -211,12 +217,17 @@ def failure_of(error: MedkgError) -> Failure:
     causes: list[str] = []
     cause = error.__cause__ or error.__context__
     while cause is not None and len(causes) < 8:  # a chain is a hint for a reader, not a log
-        causes.append(f"{type(cause).__name__}: {cause}"[:500])
+        causes.append(writable(f"{type(cause).__name__}: {cause}"[:500]))
         cause = cause.__cause__ or cause.__context__
     return Failure(
         code=error.code,
-        message=error.message[:2_000],
+        message=writable(error.message[:2_000]),
         disposition=error.disposition.value,
         retryable=error.retryable,
         causes=tuple(causes),
     )
+
+
+def writable(text: str) -> str:
+    """Half of a surrogate pair (as in a file name that is not UTF-8) is written as an escape: nothing can encode it."""
+    return text.encode(errors="backslashreplace").decode()

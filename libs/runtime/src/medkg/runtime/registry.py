@@ -9,9 +9,9 @@ from inspect import iscoroutinefunction
 from types import TracebackType
 from typing import Any, Self
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from medkg.contracts.errors import PipelineConfigError
+from medkg.contracts.errors import MedkgError, PipelineConfigError, StageCrashedError
 from medkg.contracts.implementation import ENTRY_POINTS, Host, StageImplementation
 from medkg.contracts.stages import StageType
 from medkg.contracts.topology import StageDefinition
@@ -30,13 +30,14 @@ def installed(stage_type: StageType) -> dict[str, StageImplementation]:
             continue
         try:
             implementation = entry.load()
-        except ImportError as error:
+        except Exception as error:  # whatever somebody's module does when it is imported
             raise PipelineConfigError(f"loading implementation {entry.name} from {entry.value}: {error}") from error
         if not isinstance(implementation, StageImplementation) or implementation.stage_type is not stage_type:
             raise PipelineConfigError(f"loading implementation {entry.name}: {entry.value} is no {stage_type.value}")
         if entry.name != prefix + implementation.name:
             raise PipelineConfigError(f"loading implementation {entry.name}: it calls itself {implementation.name!r}")
-        found[implementation.name] = implementation
+        if found.setdefault(implementation.name, implementation) is not implementation:
+            raise PipelineConfigError(f"loading implementation {entry.name}: two installed packages give one")
     return found
 
 
@@ -75,6 +76,7 @@ class OpenStages:
 
         Raises:
             PipelineConfigError: no such implementation is installed, or its settings are at fault.
+            StageCrashedError: it could not be opened, and does not say why in an error of medkg's own.
         """
         known = self._by_definition.get(id(definition))
         if known is not None and known[0] is definition:
@@ -92,12 +94,20 @@ class OpenStages:
         async with self._opening:
             opened = self._open.get((implementation.name, canonical))
             if opened is None:
-                stage = await self._stack.enter_async_context(implementation.open(options, self._host))
+                stage = await self._enter(implementation, options)
                 identity = (implementation.stage_type.value, implementation.name, implementation.version)
                 opened = OpenStage(implementation, identity, canonical, stage, iscoroutinefunction(stage.execute))
                 self._open[implementation.name, canonical] = opened
         self._by_definition[id(definition)] = (definition, opened)
         return opened
+
+    async def _enter(self, implementation: StageImplementation, options: BaseModel) -> Any:
+        try:
+            return await self._stack.enter_async_context(implementation.open(options, self._host))
+        except MedkgError:
+            raise
+        except Exception as error:
+            raise StageCrashedError(f"opening {implementation.name}: {type(error).__name__}: {error}") from error
 
     def _choose(self, definition: StageDefinition) -> StageImplementation:
         names = ", ".join(sorted(self._implementations)) or "none"

@@ -13,11 +13,17 @@ from typing import Any, get_origin
 
 import msgspec
 
-from medkg.contracts.cloudevents import Message, read_envelope
+from medkg.contracts.cloudevents import Message
 from medkg.contracts.context import Metadata, StageContext
 from medkg.contracts.document import Document, GraphWriteReceipt, IndexReceipt, WriteOutcome
-from medkg.contracts.errors import ContractError, MedkgError, PipelineConfigError, ResourceUnavailableError
-from medkg.contracts.messages import REQUEST_DECODER, Artefact, StageRequest
+from medkg.contracts.errors import (
+    ContractError,
+    MedkgError,
+    PipelineConfigError,
+    ResourceUnavailableError,
+    StageCrashedError,
+)
+from medkg.contracts.messages import Artefact, StageRequest
 from medkg.contracts.stages import STAGE_CONTRACTS, StageType, encode_artefact
 from medkg.contracts.topology import Policies, Policy, StageDefinition, Topology
 from medkg.runtime.artefacts import Artefacts, artefact_path, content_key
@@ -27,9 +33,12 @@ from medkg.runtime.metrics import StageMetrics
 from medkg.runtime.outcome import Done, Narrator, dead_letter, failure_of
 from medkg.runtime.records import Record
 from medkg.runtime.registry import OpenStage, OpenStages
+from medkg.runtime.requests import read_request
 from medkg.runtime.topologies import PinnedTopologies
 
 log = logging.getLogger(__name__)
+
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)  # whatever a decoder says of hostile bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +100,10 @@ class StageHandler:
             raise
         except MedkgError as error:
             return self._give_up(narrator, record, error, begun)
+        except Exception as error:  # a bug of ours: this document is given up, and the next one goes on
+            crash = StageCrashedError(f"handling {narrator.request.stage!r}: {type(error).__name__}: {error}")
+            crash.__cause__ = error
+            return self._give_up(narrator, record, crash, begun)
         self._services.metrics.runs.labels(narrator.request.stage, outcome).inc()
         self._services.metrics.seconds.labels(narrator.request.stage).observe(time.perf_counter() - begun)
         return messages
@@ -98,10 +111,8 @@ class StageHandler:
     def _read(self, record: Record) -> Narrator | list[Message]:
         """What a record asks for, or the dead letter of one that cannot be read."""
         try:
-            envelope = read_envelope(record.headers)
-            request = REQUEST_DECODER.decode(record.value)
-        except (ContractError, msgspec.MsgspecError) as error:
-            fault = ContractError(f"reading a stage request: {error}")
+            envelope, request = read_request(record)
+        except ContractError as fault:
             log.warning("%s at %s", fault.message, record.position)
             self._services.metrics.dead_letters.labels("", fault.code).inc()
             return [dead_letter(record, failure_of(fault), self._worker)]
@@ -151,14 +162,17 @@ class StageHandler:
         )
         path = artefact_path(request.tenant_id, key)
         is_kept = opened.implementation.memoised and not self._contract.is_sink
+        is_broken = False
         if is_kept and (known := await self._services.artefacts.find(kind, path)) is not None:
             artefact, data = known
             try:
                 return self._done(artefact, self._decode_output(data), begun, reused=True)
-            except msgspec.MsgspecError:
+            except _UNREADABLE:
                 log.warning("artefact %s cannot be read and is made again", path)
+                is_broken = True
         output = await self._execute(narrator, opened, policy, taken, _context(request, key))
-        artefact = await self._services.artefacts.make(kind, encode_artefact(output), path, is_kept=is_kept)
+        data = _encoded(output, opened)
+        artefact = await self._services.artefacts.make(kind, data, path, is_kept=is_kept, replaces=is_broken)
         return self._done(artefact, output, begun, reused=_was_there(output))
 
     def _done(self, artefact: Artefact, output: object, begun: float, *, reused: bool) -> Done:
@@ -171,7 +185,7 @@ class StageHandler:
         data = await self._services.artefacts.open(taken)
         try:
             value = self._decode_input(data)
-        except msgspec.MsgspecError as error:
+        except _UNREADABLE as error:
             raise ContractError(f"reading {taken.kind} of {narrator.request.subject}: {error}") from error
 
         def say_retry(error: MedkgError, attempt: int, seconds: float) -> None:
@@ -224,6 +238,15 @@ def _context(request: StageRequest, key: str) -> StageContext:
         content_key=key,
         revision=request.revision,
     )
+
+
+def _encoded(output: object, opened: OpenStage) -> bytes:
+    try:
+        return encode_artefact(output)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:  # half of a surrogate pair, mostly
+        raise ContractError(
+            f"running {opened.implementation.name}: its output cannot be written as JSON: {error}"
+        ) from error
 
 
 def _was_there(output: object) -> bool:

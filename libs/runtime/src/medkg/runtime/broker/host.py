@@ -21,7 +21,8 @@ class KafkaHost:
         consuming = {
             "enable.auto.commit": True,  # of offsets that the worker has stored, and of no others
             "enable.auto.offset.store": False,
-            "queued.min.messages": 1_000,
+            "queued.min.messages": 4 * settings.batch_records,
+            "fetch.queue.backoff.ms": 10,  # its default, a second, holds up whoever empties so short a queue sooner
             "queued.max.messages.kbytes": 16_384,
             "fetch.wait.max.ms": settings.fetch_wait_ms,
             "topic.metadata.refresh.interval.ms": 5_000,

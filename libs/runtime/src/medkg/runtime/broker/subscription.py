@@ -109,7 +109,7 @@ class Subscription:
         """Fetch again."""
         if self._paused:
             native = [self._native(partition) for partition in self._paused]
-            self._orders.give(lambda consumer: consumer.resume(native))
+            self._orders.give(lambda consumer: _resume(consumer, native))
             self._orders.more_to_come = False
             self._paused.clear()
 
@@ -169,6 +169,17 @@ class Subscription:
             if offset is None
             else TopicPartition(topic, partition.number, offset)
         )
+
+
+def _resume(consumer: Consumer, partitions: list[TopicPartition]) -> None:
+    """Resume, and fetch at once.
+
+    librdkafka (2.16) notices a resumed partition only when the thread of its broker wakes up, up to a second later. Any
+    request to that broker wakes it; asking for the end of the partition is the cheapest. Goes when resuming does it.
+    """
+    consumer.resume(partitions)
+    for partition in partitions:
+        consumer.get_watermark_offsets(partition, timeout=1.0)
 
 
 class Orders:
