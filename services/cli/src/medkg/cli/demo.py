@@ -122,8 +122,9 @@ def rank_of_expected(found: SearchResult, question: Question) -> int | None:
 
 
 def varied(claims: tuple[GraphClaim, ...], most: int = _PREDICATES) -> list[GraphClaim]:
-    """A few claims of different predicates."""
-    return list({claim.predicate: claim for claim in reversed(claims)}.values())[::-1][:most]
+    """A few claims of different predicates, those that lead to another entity first."""
+    leading_on = sorted(claims, key=lambda claim: claim.object is None)
+    return list({claim.predicate: claim for claim in reversed(leading_on)}.values())[::-1][:most]
 
 
 def _tour(session: Session, fleet: Fleet, submission: dict[str, Any], questions: tuple[Question, ...]) -> Outcome:
