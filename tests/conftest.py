@@ -1,13 +1,20 @@
 """Fixtures that every suite shares."""
 
+import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
 CORPUS = ROOT.parent / "shared" / "corpus"
 
 pytest_plugins = ["tests.closing_summary", "tests.fixtures_fleet", "tests.fixtures_kafka", "tests.fixtures_postgres"]
+
+# The same examples in every run of CI: new ones are looked for where somebody is there to look at them.
+settings.register_profile("ci", derandomize=True, deadline=None)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,9 +19,12 @@ def bare(text: str) -> str:
     return _MARKS.sub("", text).casefold()
 
 
-def lost_blocks(document: Document, payload: RawPayload) -> list[str]:
-    """The blocks whose provenance leads nowhere, or to text that does not hold theirs."""
-    source = _source_of(payload)
+def lost_blocks(document: Document, payload: RawPayload, *, is_ordered: bool = True) -> list[str]:
+    """The blocks whose provenance leads nowhere, or to text that does not hold theirs.
+
+    Without ``is_ordered`` (elements where no schema allows them: a title amid its text) the letters alone are compared.
+    """
+    source = _source_of(payload, is_ordered=is_ordered)
     return [
         f"{block.block_id} at {block.provenance.path}: {block.text[:80]!r}"
         for block in document.blocks()
@@ -28,23 +32,23 @@ def lost_blocks(document: Document, payload: RawPayload) -> list[str]:
     ]
 
 
-def _source_of(payload: RawPayload) -> Any:
+def _source_of(payload: RawPayload, *, is_ordered: bool) -> Any:
     if payload.text.lstrip()[:1] == "<":
         parser = etree.XMLParser(encoding="utf-8", resolve_entities=False, remove_comments=True, remove_pis=True)
         root = etree.fromstring(payload.text.encode(), parser)
-        return lambda block: _in_xml(root, block)
+        return lambda block: _in_xml(root, block, is_ordered=is_ordered)
     if payload.text.lstrip()[:1] == "{":
         record = json.loads(payload.text)
         return lambda block: _in_json(record, block)
     return lambda block: _in_text(payload.text, block)
 
 
-def _in_xml(root: Any, block: Block) -> bool:
+def _in_xml(root: Any, block: Block, *, is_ordered: bool) -> bool:
     found = root.xpath(block.provenance.path)
     if len(found) != 1:
         return False
     source, text = bare("".join(found[0].itertext())), bare(block.text)
-    if text in source:
+    if text in source or (not is_ordered and Counter(text) <= Counter(source)):
         return True
     # Where one of several forms of the same thing was chosen, the text is the source with gaps.
     has_gaps = next(found[0].iter("{*}alternatives", "{*}semantics", "{*}graphic", "{*}tex-math"), None) is not None

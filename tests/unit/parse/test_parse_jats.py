@@ -4,7 +4,7 @@ import html
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.corpus.provenance import bare, lost_blocks
 
@@ -371,11 +371,12 @@ _TREES = st.recursive(
 
 @settings(max_examples=400, deadline=None)
 @given(st.lists(_TREES, max_size=4).map("".join))
+@example("<list-item>1<label>2</label></list-item>")
 def test_any_nesting_of_elements_is_read_and_every_block_leads_back(body: str) -> None:
     payload = article(body)
     document = parse_article(CTX, payload)
     encode_artefact(document)
-    assert lost_blocks(document, payload) == []
+    assert lost_blocks(document, payload, is_ordered=False) == []
 
 
 _PROSE = st.recursive(

@@ -51,7 +51,7 @@ async def page_messages(
         route = route_after(topology, request.stage, metadata)
         messages += narrator.next_requests(topology, route, doc_id, {_PAYLOAD: artefact}, metadata)
         if route.skipped or route.finished_leaves:
-            messages.append(narrator.about(doc_id).passed(route, topology))
+            messages.append(narrator.of_document(doc_id).passed(route, topology))
     if page.next_cursor:
         messages.append(_next_page(narrator, about, page.next_cursor))
     report = PageReport(

@@ -74,7 +74,7 @@ class Narrator:
     envelope: Envelope
     request: StageRequest
 
-    def about(self, doc_id: str) -> "Narrator":
+    def of_document(self, doc_id: str) -> "Narrator":
         """The same of one document of a page."""
         request = replace(self.request, doc_id=doc_id, page=0)
         trace = trace_parent(stable_id("trace", request.job_id, doc_id), self.envelope.id)

@@ -18,7 +18,7 @@ def read_request(record: Record) -> tuple[Envelope, StageRequest]:
     """The envelope and the data of a request.
 
     Raises:
-        ContractError: it is no event in binary mode, its data is no request, or a name or number of it is out of bounds.
+        ContractError: no event in binary mode, or its data is no request, or one with a name or number out of bounds.
     """
     envelope = read_envelope(record.headers)
     try:

@@ -100,7 +100,7 @@ class StageHandler:
             raise
         except MedkgError as error:
             return self._give_up(narrator, record, error, begun)
-        except Exception as error:  # a bug of ours: this document is given up, and the next one goes on
+        except Exception as error:  # noqa: BLE001  a bug of ours: the document is given up, and the next one goes on
             crash = StageCrashedError(f"handling {narrator.request.stage!r}: {type(error).__name__}: {error}")
             crash.__cause__ = error
             return self._give_up(narrator, record, crash, begun)

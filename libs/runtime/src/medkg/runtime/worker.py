@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from medkg.contracts import topics
 from medkg.contracts.cloudevents import Message
 from medkg.contracts.errors import ContractError, MedkgError, ResourceUnavailableError
 from medkg.runtime.metrics import WorkerMetrics
@@ -27,6 +28,7 @@ from medkg.runtime.window import OffsetWindow
 log = logging.getLogger(__name__)
 
 _RETRY_SECONDS = (0.1, 0.5, 1.0, 2.0, 5.0)  # between attempts to reach Kafka or a store; the last one repeats
+_REFUSALS = 2  # of the results, then of the dead letter
 
 
 class Handler(Protocol):
@@ -198,6 +200,7 @@ class Worker:
             if window is not None:
                 window.close()
         self._queue = deque(item for item in self._queue if item[1].is_open)
+        self._resume_under_low_water()
 
     # lanes
 
@@ -253,8 +256,12 @@ class Worker:
                 self._quiet.notify_all()
 
     async def _deliver(self, jobs: list[_Job]) -> None:
-        """Publish the results of jobs, whatever it takes; results that Kafka refuses for good become dead letters."""
-        attempt = 0
+        """Publish the results of jobs, whatever it takes; results that Kafka refuses for good become dead letters.
+
+        Raises:
+            ContractError: Kafka does not take the dead letters either, not even without the message they are about.
+        """
+        attempt, refusals = 0, 0
         while jobs:
             messages = [item for job in jobs for item in job.messages]
             if not messages:
@@ -265,9 +272,10 @@ class Worker:
                 await self._back_off(attempt, "publishing", error)
                 attempt += 1
                 continue
-            jobs = self._refused_jobs(jobs, refused)
+            refusals += 1
+            jobs = self._refused_jobs(jobs, refused, refusals)
 
-    def _refused_jobs(self, jobs: list[_Job], refused: dict[int, str]) -> list[_Job]:
+    def _refused_jobs(self, jobs: list[_Job], refused: dict[int, str], refusals: int) -> list[_Job]:
         again: list[_Job] = []
         index = 0
         for job in jobs:
@@ -276,7 +284,10 @@ class Worker:
             if reasons:
                 error = ContractError(f"publishing the results: Kafka refuses them for good: {reasons[0]}")
                 log.error(error.message, extra={"positions": [str(record.position) for record in job.records]})
-                again.append(_Job(job.records, job.windows, self._handler.refuse(job.records, error)))
+                if refusals > _REFUSALS:
+                    raise error
+                letters = self._handler.refuse(job.records, error)
+                again.append(_Job(job.records, job.windows, _without_value(letters) if refusals > 1 else letters))
         return again
 
     def _settle(self, jobs: list[_Job]) -> None:
@@ -301,7 +312,12 @@ class Worker:
         }
         if offsets:
             self._intake.store(offsets)
-        if self._is_paused and not self._is_stopping and self._load <= self._settings.low_water:
+        self._resume_under_low_water()
+
+    def _resume_under_low_water(self) -> None:
+        if self._intake is None or not self._is_paused or self._is_stopping:
+            return
+        if self._load <= self._settings.low_water:
             self._intake.resume()
             self._is_paused = False
             self._metrics.paused.set(0)
@@ -333,3 +349,11 @@ class Worker:
             self.failure = error
             log.critical("task %s of the worker died", task.get_name(), exc_info=error)
             self._on_failure()
+
+
+def _without_value(letters: Sequence[Message]) -> list[Message]:
+    """The message is too large to go with its dead letter: the reason alone (the last header) says where it stood."""
+    return [
+        Message(letter.topic, letter.key, b"", letter.headers[-1:]) if letter.topic == topics.DEAD_LETTER else letter
+        for letter in letters
+    ]

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -10,10 +10,10 @@ from medkg.contracts import topics
 from medkg.contracts.cloudevents import Envelope, Message, message, now, schema_uri, trace_parent
 from medkg.contracts.errors import PipelineConfigError
 from medkg.contracts.ids import stable_id
-from medkg.contracts.jobs import JobSubmission
+from medkg.contracts.jobs import MAX_SHOWN, JobSubmission
 from medkg.contracts.messages import EventType, Fault, JobAdmitted, JobRejected, StageRequest, encode
 from medkg.contracts.topology import Topology
-from medkg.gate_router.door import Submitted, read_job_event
+from medkg.gate_router.door import Submitted, read_job_event, refused_id
 from medkg.gate_router.parking import page_wait
 from medkg.runtime.fan_out import first_page
 from medkg.runtime.records import Record
@@ -40,28 +40,30 @@ class Admitter:
             ResourceUnavailableError: the blob store or the database does not answer.
         """
         messages: list[Message] = []
-        accepted: dict[str, tuple[Submitted, JobSubmission, Topology]] = {}
+        accepted: list[_Accepted] = []
         for record in records:
             event = read_job_event(record)
             topology, faults = self._resolve(event)
             if event.submission is None or topology is None:
                 messages.append(_rejection(event, faults, record))
             else:
-                accepted[event.job_id] = (event, event.submission, topology)
-        asked = [
-            Admission(job_id, submission.tenant_id, topology.digest, self.clock())
-            for job_id, (_, submission, topology) in accepted.items()
-        ]
-        for _, _, topology in accepted.values():
-            await self.pinned.pin(topology)
-        held: list[Wait] = []
-        for job_id, admission in (await self.waits.admit(asked)).items():
-            event, submission, topology = accepted[job_id]
+                accepted.append(_Accepted(record, event, event.submission, topology))
+        for one in accepted:
+            await self.pinned.pin(one.topology)
+        admissions = await self.waits.admit([one.admission(self.clock()) for one in accepted])
+        held: dict[str, Wait] = {}
+        for one in accepted:
+            admission = admissions[one.event.job_id]
+            if admission.tenant_id != one.submission.tenant_id:
+                messages.append(_taken(one))
+                continue
+            topology = one.topology
             if admission.digest != topology.digest:  # admitted before, and the pipeline has changed since
                 topology = await self.pinned.get(admission.digest)
-            held.append(self._hold_first_page(admission, submission, topology))
-            messages.append(_announcement(event, admission, submission, topology))
-        await self.waits.park(held)
+            wait = self._hold_first_page(admission, one.submission, topology)
+            held.setdefault(wait.wait_id, wait)
+            messages.append(_announcement(one.event, admission, one.submission, topology))
+        await self.waits.park(list(held.values()))
         return messages
 
     def _resolve(self, event: Submitted) -> tuple[Topology | None, tuple[Fault, ...]]:
@@ -73,12 +75,17 @@ class Admitter:
                 return self.loader.resolve(submission.source), ()
             topology = self.loader.get(submission.pipeline, submission.pipeline_version)
         except PipelineConfigError as error:
-            at = "/source" if submission.pipeline is None else "/pipeline"
-            return None, (Fault(at, error.message, f"known: {', '.join(sorted(self.loader.names()))}"),)
+            at = event.data_at + ("/source" if submission.pipeline is None else "/pipeline")
+            known = ", ".join(sorted(self.loader.names()))
+            return None, (Fault(at, error.message[:MAX_SHOWN], f"known: {known}"[:MAX_SHOWN]),)
         if topology.applicable_sources and submission.source not in topology.applicable_sources:
             sources = ", ".join(topology.applicable_sources)
             return None, (
-                Fault("/pipeline", f"{topology.name} does not read {submission.source!r}", f"it reads: {sources}"),
+                Fault(
+                    f"{event.data_at}/pipeline",
+                    f"{topology.name} does not read {submission.source!r}",
+                    f"it reads: {sources}",
+                ),
             )
         return topology, ()
 
@@ -92,6 +99,24 @@ class Admitter:
         )
         request = first_page(bare, submission.source, submission.selection, limit=self.page_documents)
         return page_wait(request, self.page_documents)
+
+
+@dataclass(frozen=True, slots=True)
+class _Accepted:
+    record: Record
+    event: Submitted
+    submission: JobSubmission
+    topology: Topology
+
+    def admission(self, revision: int) -> Admission:
+        return Admission(self.event.job_id, self.submission.tenant_id, self.topology.digest, revision)
+
+
+def _taken(one: _Accepted) -> Message:
+    """The refusal of an event whose source and id are those of another tenant's job, which it must not touch."""
+    fault = Fault("/headers/ce_id", "another job has this source and id", "give every job an id of its own")
+    event = replace(one.event, job_id=refused_id(one.record), event_id="")
+    return _rejection(event, (fault,), one.record)
 
 
 def _announcement(event: Submitted, admission: Admission, submission: JobSubmission, topology: Topology) -> Message:
@@ -108,7 +133,7 @@ def _announcement(event: Submitted, admission: Admission, submission: JobSubmiss
 
 
 def _rejection(event: Submitted, faults: tuple[Fault, ...], record: Record) -> Message:
-    about = JobRejected(event.job_id, faults[:100], event.tenant_id, record.position)
+    about = JobRejected(event.job_id, faults, event.tenant_id, record.position)
     return _event(EventType.JOB_REJECTED, event.job_id, event.event_id, "job-rejected", about)
 
 

@@ -5,14 +5,15 @@ from dataclasses import dataclass
 
 import msgspec
 
-from medkg.contracts.cloudevents import Envelope, Headers, Message, read_envelope
+from medkg.contracts.cloudevents import Headers, Message
 from medkg.contracts.errors import ContractError, PipelineConfigError
 from medkg.contracts.ids import stable_id
-from medkg.contracts.messages import REQUEST_DECODER, StageRequest, encode
+from medkg.contracts.messages import StageRequest, encode
 from medkg.contracts.stages import StageType
 from medkg.contracts.topology import GateDefinition
 from medkg.runtime.outcome import Narrator, dead_letter, failure_of
 from medkg.runtime.records import Record
+from medkg.runtime.requests import read_request
 from medkg.runtime.topologies import PinnedTopologies
 from medkg.storage.waits import Wait, WaitKind, Waits
 
@@ -56,7 +57,7 @@ class Parker:
         messages: list[Message] = []
         for record in records:
             try:
-                envelope, request = _read(record)
+                envelope, request = read_request(record)
             except ContractError as error:
                 messages.append(dead_letter(record, failure_of(error), self.worker))
                 continue
@@ -126,14 +127,6 @@ def _wait(
         equals=equals,
         timeout_seconds=timeout_seconds,
     )
-
-
-def _read(record: Record) -> tuple[Envelope, StageRequest]:
-    envelope = read_envelope(record.headers)
-    try:
-        return envelope, REQUEST_DECODER.decode(record.value)
-    except msgspec.MsgspecError as error:
-        raise ContractError(f"reading a request on {record.topic}: {error}") from error
 
 
 def _origin(record: Record) -> Origin:

@@ -3,17 +3,23 @@
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
 from medkg.contracts.cloudevents import Message, read_envelope
-from medkg.contracts.errors import GateConditionError, MedkgError, ResourceUnavailableError
-from medkg.contracts.messages import REQUEST_DECODER, StageRequest
-from medkg.contracts.routing import Route, artefacts_for, route_into
+from medkg.contracts.errors import (
+    ContractError,
+    GateConditionError,
+    MedkgError,
+    PipelineConfigError,
+    ResourceUnavailableError,
+)
+from medkg.contracts.messages import REQUEST_DECODER
+from medkg.contracts.routing import route_into
 from medkg.contracts.stages import StageType
-from medkg.contracts.topology import GateDefinition, OnTimeout
+from medkg.contracts.topology import GateDefinition, OnTimeout, Topology
 from medkg.gate_router.parking import DECODE_ORIGIN
 from medkg.gate_router.settings import RouterSettings
 from medkg.runtime.outcome import Done, Narrator, failure_of, request_message
@@ -71,39 +77,55 @@ class Releaser:
         return pages + gates + expired + joins
 
     async def _publish_pages(self, rows: Sequence[Any]) -> None:
-        messages = []
+        outcomes = []
         for row in rows:
             request = REQUEST_DECODER.decode(row.request)
-            messages.append(request_message(StageType.INGEST.topic, request, self.source))
-        await self.publisher.publish(messages)
+            outcomes.append((row, [request_message(StageType.INGEST.topic, request, self.source)]))
+        await self._publish(outcomes)
 
     async def _publish_gates(self, rows: Sequence[Any]) -> None:
-        messages: list[Message] = []
-        for row in rows:
-            narrator = self._narrator(row)
-            topology = await self.pinned.get(narrator.request.pipeline.digest)
-            messages += narrator.completed(topology, Done(reused=True))
-        await self.publisher.publish(messages)
+        await self._publish([(row, await self._or_failure(row, self._passed(row))) for row in rows])
 
     async def _publish_expired(self, rows: Sequence[Any]) -> None:
-        messages: list[Message] = []
-        for row in rows:
-            narrator = self._narrator(row)
-            topology = await self.pinned.get(narrator.request.pipeline.digest)
-            gate = topology.by_name[row.stage]
-            if isinstance(gate, GateDefinition) and gate.on_timeout is OnTimeout.RELEASE:
-                messages += narrator.completed(topology, Done(reused=True))
-            elif isinstance(gate, GateDefinition) and gate.on_timeout is OnTimeout.SKIP:
-                messages += narrator.ended(topology)
-            else:
-                messages += narrator.failed(failure_of(_too_late(row)), self._record(row), 0.0)
-        await self.publisher.publish(messages)
+        await self._publish([(row, await self._or_failure(row, self._expired(row))) for row in rows])
 
     async def _publish_joins(self, rows: Sequence[Any]) -> None:
-        messages: list[Message] = []
-        for _, group in groupby(rows, key=lambda row: (row.job_id, row.doc_id, row.stage)):
-            messages += await self._joined(list(group))
-        await self.publisher.publish(messages)
+        groups = [list(group) for _, group in groupby(rows, key=lambda row: (row.job_id, row.doc_id, row.stage))]
+        await self._publish([(group[0], await self._or_failure(group[0], self._joined(group))) for group in groups])
+
+    async def _publish(self, outcomes: Sequence[tuple[Any, list[Message]]]) -> None:
+        """Publish what follows each row; what Kafka refuses for good becomes a dead letter of its row."""
+        refused = await self.publisher.publish([item for _, messages in outcomes for item in messages])
+        letters: list[Message] = []
+        index = 0
+        for row, messages in outcomes:
+            reasons = [refused[at] for at in range(index, index + len(messages)) if at in refused]
+            index += len(messages)
+            if reasons:
+                letters += self._failed(row, ContractError(f"releasing {row.stage!r}: Kafka refuses it: {reasons[0]}"))
+        if letters and (still := await self.publisher.publish(letters)):
+            raise ResourceUnavailableError(f"publishing dead letters: Kafka refuses them: {next(iter(still.values()))}")
+
+    async def _or_failure(self, row: Any, following: Awaitable[list[Message]]) -> list[Message]:
+        """What follows a row; its failure where its topology is not what it was when the row was parked."""
+        try:
+            return await following
+        except (ContractError, PipelineConfigError) as error:
+            return self._failed(row, error)
+
+    async def _passed(self, row: Any) -> list[Message]:
+        narrator = self._narrator(row)
+        return narrator.completed(await self._topology(narrator), Done(reused=True))
+
+    async def _expired(self, row: Any) -> list[Message]:
+        narrator = self._narrator(row)
+        topology = await self._topology(narrator)
+        gate = topology.by_name.get(row.stage)
+        if isinstance(gate, GateDefinition) and gate.on_timeout is OnTimeout.RELEASE:
+            return narrator.completed(topology, Done(reused=True))
+        if isinstance(gate, GateDefinition) and gate.on_timeout is OnTimeout.SKIP:
+            return narrator.ended(topology)
+        return self._failed(row, _too_late(row))
 
     async def _joined(self, rows: list[Any]) -> list[Message]:
         """One request with the outputs of all branches; branches are merged in the order of their names."""
@@ -111,35 +133,25 @@ class Releaser:
         artefacts = {kind: artefact for branch in branches for kind, artefact in branch.artefacts.items()}
         metadata = {name: value for branch in branches for name, value in branch.metadata.items()}
         first = self._narrator(rows[0])
-        topology = await self.pinned.get(first.request.pipeline.digest)
-        route: Route = route_into(topology, rows[0].stage, metadata)
-        messages = []
-        for stage, topic, arrived_from in route.steps:
-            request = StageRequest(
-                job_id=first.request.job_id,
-                tenant_id=first.request.tenant_id,
-                doc_id=first.request.doc_id,
-                stage=stage,
-                pipeline=first.request.pipeline,
-                revision=first.request.revision,
-                arrived_from=arrived_from,
-                artefacts=artefacts_for(topology, stage, artefacts),
-                metadata=metadata,
-            )
-            messages.append(first.follow(topic, request))
-        if route.finished_leaves:
+        topology = await self._topology(first)
+        route = route_into(topology, rows[0].stage, metadata)
+        messages = first.next_requests(topology, route, first.request.doc_id, artefacts, metadata)
+        if route.skipped or route.finished_leaves:
             messages.append(first.passed(route, topology))
         return messages
 
+    async def _topology(self, narrator: Narrator) -> Topology:
+        return await self.pinned.get(narrator.request.pipeline.digest)
+
+    def _failed(self, row: Any, error: MedkgError) -> list[Message]:
+        return self._narrator(row).failed(failure_of(error), self._record(row), 0.0)
+
     def _narrator(self, row: Any) -> Narrator:
-        record = self._record(row)
-        return Narrator(
-            self.worker,
-            self.source,
-            StageType.GATE.value,
-            read_envelope(record.headers),
-            REQUEST_DECODER.decode(row.request),
-        )
+        request, headers = REQUEST_DECODER.decode(row.request), self._record(row).headers
+        if not headers:  # the first page of a job: nobody asked for it but this router
+            headers = request_message(StageType.INGEST.topic, request, self.source).headers
+        stage_type = StageType.GATE if request.doc_id else StageType.INGEST
+        return Narrator(self.worker, self.source, stage_type.value, read_envelope(headers), request)
 
     def _record(self, row: Any) -> Record:
         return DECODE_ORIGIN(row.origin).record(row.request)
