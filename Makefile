@@ -8,7 +8,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed-$(shell pwd | cksum | cut -d' ' -f1)
 MANIFESTS := pyproject.toml uv.lock $(wildcard */pyproject.toml */*/pyproject.toml)
 
-.PHONY: help install demo test test-unit test-flow test-kafka test-corpus coverage check check-format check-lint \
+.PHONY: help install demo test test-unit test-flow test-kafka test-corpus coverage benchmark check check-format check-lint \
 	check-types check-imports check-docs format docs kafka postgres clean
 
 help: ## this list (0 s)
@@ -45,6 +45,9 @@ test-corpus: $(STAMP) ## every real record beside the checkout (3 min)
 
 coverage: $(STAMP) ## all tests, branches counted; the report is htmlcov/index.html (12 min)
 	@$(BIN)/pytest --cov --cov-report=html --cov-report=term:skip-covered $(ARGS)
+
+benchmark: $(STAMP) ## what a hop costs, on a real Kafka: ARGS="--documents 2000" (1 min)
+	@$(BIN)/python -m benchmarks.run $(ARGS)
 
 check: check-format check-lint check-types check-imports check-docs ## all checks that run no test (30 s, then 5 s)
 

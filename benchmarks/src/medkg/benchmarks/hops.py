@@ -32,6 +32,15 @@ TYPES = ("Ingest", "Parse", "Validate", "Chunk", "Embed", "Index", "Extract", "K
 
 def main() -> None:
     """Run once and print a table; ``--json FILE`` keeps the figures."""
+    arguments = arguments_of()
+    figures = asyncio.run(measure(arguments))
+    print(table(figures))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=2))
+
+
+def arguments_of(given: list[str] | None = None) -> argparse.Namespace:
+    """What was asked for, on the command line or in ``given``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kafka", required=True, help="HOST:PORT of a real Kafka")
     parser.add_argument("--database", required=True, help="postgresql://… of an empty database")
@@ -40,11 +49,7 @@ def main() -> None:
     parser.add_argument("--page", type=int, default=500, help="documents of one page of the source")
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--profile", default="", help="service to run under cProfile; writes SERVICE.prof here")
-    arguments = parser.parse_args()
-    figures = asyncio.run(measure(arguments))
-    print(table(figures))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2))
+    return parser.parse_args(given)
 
 
 async def measure(arguments: argparse.Namespace) -> dict[str, object]:
