@@ -43,6 +43,11 @@ SERVICES: Mapping[str, Service] = {
 SERVICE_NAMES = (*SERVICES, GATEWAY)
 
 
+# The in-process broker drops a partition's oldest messages above 5 MB, read or not. So many documents of a tenant, each
+# message with at most an artefact of 16 kB inside, stay under that even if they all share a partition.
+_IN_PROCESS_BOUNDS = {"MEDKG_ROUTER_TENANT_DOCUMENTS": "200", "MEDKG_ROUTER_PAGE_DOCUMENTS": "50"}
+
+
 @dataclass(frozen=True, slots=True)
 class FleetOptions:
     """What ``medkg up`` was asked for. No ``services`` means all of them, no ``database_url`` the embedded server."""
@@ -112,6 +117,9 @@ async def fleet(options: FleetOptions, on_failure: Callable[[], None]) -> AsyncI
         )
     async with AsyncExitStack() as stack:
         data_dir = options.data_dir.absolute()
+        if is_in_process:
+            for name, value in _IN_PROCESS_BOUNDS.items():
+                os.environ.setdefault(name, value)
         os.environ["MEDKG_INGEST_FILES_ROOTS"] = os.pathsep.join(map(str, options.files_roots or (Path("/"),)))
         database_url = options.database_url or await stack.enter_async_context(embedded_postgres(data_dir / "postgres"))
         bootstrap = stack.enter_context(embedded_broker()) if is_in_process else options.broker
