@@ -24,6 +24,9 @@ from medkg.contracts import document, errors, jobs, messages, topics, topology
 from medkg.contracts.cloudevents import schema_uri
 from medkg.contracts.stages import STAGE_CONTRACTS, StageType
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # a test loads this file by its path
+import processes
+
 REFERENCE = Path(__file__).resolve().parent / "reference"
 
 Files = Mapping[str, str]
@@ -113,7 +116,47 @@ def topic_table() -> Files:
     return {"topics.md": _page("Topics", intro, rows)}
 
 
-GENERATORS: tuple[Callable[[], Files], ...] = (schemas, error_table, topic_table)
+def settings_table() -> Files:
+    """Every environment variable of every service."""
+    intro = (
+        "Settings are environment variables; they are read when a process starts, and a wrong one stops it there. "
+        "`medkg up` sets those of the data folder, the database and the broker from its own options. The credentials "
+        "of an S3 blob store come from the usual `AWS_` variables. What a stage is told about its work stands in the "
+        "topology (`with:`), not here; the command line has [settings of its own](cli.md)."
+    )
+    return {"settings.md": _page("Settings", intro, [*processes.settings_lines()][:-1])}
+
+
+def metrics_table() -> Files:
+    """Every Prometheus metric."""
+    intro = (
+        "Every process shows these at `/metrics` of its health port (`MEDKG_HTTP_PORT`); a fleet of `medkg up` shows "
+        "those of all its services together. The gateway shows those of its own process at `/metrics` too. A histogram "
+        "has the series `_bucket`, `_sum` and `_count`."
+    )
+    return {"metrics.md": _page("Metrics", intro, [*processes.metric_lines()][:-1])}
+
+
+def openapi() -> Files:
+    """The gateway's OpenAPI document."""
+    return {"openapi.json": processes.openapi_text()}
+
+
+def command_table() -> Files:
+    """Every command of ``medkg`` with its options."""
+    intro = "What `--help` says of every command, on one page. `-h` is short for `--help` everywhere."
+    return {"cli.md": _page("The command line", intro, [*processes.command_lines()][:-1])}
+
+
+GENERATORS: tuple[Callable[[], Files], ...] = (
+    schemas,
+    error_table,
+    topic_table,
+    settings_table,
+    metrics_table,
+    openapi,
+    command_table,
+)
 
 
 def main(arguments: list[str] | None = None, reference: Path = REFERENCE) -> int:

@@ -6,7 +6,7 @@ happen to it, and never derived from the events: it is the other account, agains
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -184,11 +184,11 @@ class _Teller:
             total=self.rng.choice([None, 12]),
         )
         entry = self.topology.entry.name
-        self._stage(EventType.STAGE_STARTED, "", entry, page=number)
+        self.say_stage(EventType.STAGE_STARTED, "", entry, page=number)
         if self.rng.random() < 0.2:  # a delivery that failed, and one that did not
             failure = Failure("source_unavailable", "no route", retryable=True)
-            self._stage(EventType.STAGE_FAILED, "", entry, page=number, failure=failure)
-        self._stage(EventType.STAGE_COMPLETED, "", entry, page=number, report=report, duration_ms=12.5)
+            self.say_stage(EventType.STAGE_FAILED, "", entry, page=number, failure=failure)
+        self.say_stage(EventType.STAGE_COMPLETED, "", entry, page=number, report=report, duration_ms=12.5)
         self.account.pages[number] = "done"
         self.account.documents |= dict.fromkeys(refused, "rejected")
         for doc_id in documents:
@@ -201,12 +201,12 @@ class _Teller:
 
     def _page_fails(self, number: int) -> None:
         entry = self.topology.entry.name
-        self._stage(EventType.STAGE_STARTED, "", entry, page=number)
+        self.say_stage(EventType.STAGE_STARTED, "", entry, page=number)
         failure = Failure("source_gone", "HTTP 410", causes=("HTTPStatusError",))
-        self._stage(EventType.STAGE_FAILED, "", entry, page=number, failure=failure)
+        self.say_stage(EventType.STAGE_FAILED, "", entry, page=number, failure=failure)
         self.account.pages[number] = "failed"
 
-    def _stage(
+    def say_stage(
         self,
         kind: EventType,
         doc_id: str,
@@ -267,13 +267,14 @@ class _Passage:
         self._go_on(route_after(topology, entry, metadata))
         stages = [stage.name for stage in topology.stages if _type_of(topology, stage.name) not in _WITHOUT_WORK]
         ends_at = {"failed": rng.choice(stages), "rejected": rng.choice(stages), "in_flight": stages[-1]}.get(self.fate)
-        state, has_worked = self.fate, False
+        has_worked = has_stopped = False  # a note never comes to a stage that only articles pass through
         while self.waiting:
             stage = self.waiting.pop(rng.randrange(len(self.waiting)))
             kind = _type_of(topology, stage)
             if stage == ends_at:
+                has_stopped = True
                 if self.fate == "in_flight":
-                    self.teller._stage(EventType.STAGE_STARTED, self.doc_id, stage)
+                    self.teller.say_stage(EventType.STAGE_STARTED, self.doc_id, stage)
                 else:
                     self._fails(stage)
                 continue
@@ -283,40 +284,35 @@ class _Passage:
             for join in [name for name, count in self.arrived.items() if count == len(topology.predecessors[name])]:
                 del self.arrived[join]
                 self.waiting += [step.stage for step in route_into(topology, join, metadata).steps]
-        if ends_at is not None and not self._was_reached(ends_at):
-            state = "completed"  # a note never came to the stage at which it would have failed
-        if state in {"completed", "skipped"}:
-            state = "completed" if has_worked else "skipped"
-        return state
-
-    def _was_reached(self, stage: str) -> bool:
-        said = (EVENT.decode(data) for _, data in self.teller.events if b'"stage_type"' in data)
-        return any(event.doc_id == self.doc_id and event.stage == stage for event in said)
+        if has_stopped:
+            return self.fate
+        return "completed" if has_worked else "skipped"
 
     def _passes(self, stage: str, kind: StageType, route: Route) -> bool:
         """Tell a run that succeeds; whether it did work that counts."""
         teller, rng = self.teller, self.teller.rng
-        reused = self.fate == "skipped" or (rng.random() < 0.2 and kind not in _WITHOUT_WORK)
+        # validation runs again with every job, and says so
+        reused = kind not in _WITHOUT_WORK and (self.fate == "skipped" or rng.random() < 0.2)
         if kind is not StageType.GATE:
-            teller._stage(EventType.STAGE_STARTED, self.doc_id, stage)
+            teller.say_stage(EventType.STAGE_STARTED, self.doc_id, stage)
             if rng.random() < 0.1:
                 failure = Failure("source_unavailable", "HTTP 503", retryable=True)
-                teller._stage(EventType.STAGE_RETRYING, self.doc_id, stage, attempt=1, failure=failure)
+                teller.say_stage(EventType.STAGE_RETRYING, self.doc_id, stage, attempt=rng.choice([1, 2]), failure=failure)
             if rng.random() < 0.1:  # the worker was killed; another one takes over
                 teller.worker = f"worker-{rng.randint(2, 4)}"
-                teller._stage(EventType.STAGE_STARTED, self.doc_id, stage)
+                teller.say_stage(EventType.STAGE_STARTED, self.doc_id, stage)
         duration = round(rng.uniform(0.1, 900.0), 3)
-        teller._stage(EventType.STAGE_COMPLETED, self.doc_id, stage, reused=reused, duration_ms=duration, route=route)
+        teller.say_stage(EventType.STAGE_COMPLETED, self.doc_id, stage, reused=reused, duration_ms=duration, route=route)
         if rng.random() < 0.05:  # done, but killed before its offset was stored: the next delivery finds the artefact
-            teller._stage(EventType.STAGE_STARTED, self.doc_id, stage)
-            teller._stage(EventType.STAGE_COMPLETED, self.doc_id, stage, reused=True, duration_ms=0.4, route=route)
+            teller.say_stage(EventType.STAGE_STARTED, self.doc_id, stage)
+            teller.say_stage(EventType.STAGE_COMPLETED, self.doc_id, stage, reused=True, duration_ms=0.4, route=route)
         return not reused and kind not in _WITHOUT_WORK
 
     def _fails(self, stage: str) -> None:
-        self.teller._stage(EventType.STAGE_STARTED, self.doc_id, stage)
+        self.teller.say_stage(EventType.STAGE_STARTED, self.doc_id, stage)
         code = "payload_malformed" if self.fate == "rejected" else "stage_crashed"
         failure = Failure(code, "it is broken", disposition=self.fate)
-        self.teller._stage(EventType.STAGE_FAILED, self.doc_id, stage, failure=failure, duration_ms=3.0)
+        self.teller.say_stage(EventType.STAGE_FAILED, self.doc_id, stage, failure=failure, duration_ms=3.0)
 
     def _go_on(self, route: Route) -> None:
         topology = self.teller.topology
@@ -330,7 +326,3 @@ class _Passage:
 def _type_of(topology: Topology, stage: str) -> StageType:
     definition = topology.by_name[stage]
     return StageType.GATE if isinstance(definition, GateDefinition) else definition.type
-
-
-def jobs_by_id(accounts: Iterable[JobAccount]) -> dict[str, JobAccount]:
-    return {account.job_id: account for account in accounts}

@@ -67,7 +67,7 @@ async def test_a_document_goes_on_to_the_next_stage_and_the_ledger_hears_of_it()
     wanted = asked(following)
     assert (wanted.stage, wanted.doc_id, wanted.tenant_id, wanted.arrived_from) == ("chunk", "doc-1", "clinic", "parse")
     assert set(wanted.artefacts) == {"document"}  # nothing after it reads the payload
-    assert wanted.metadata == {"words": 3}
+    assert wanted.metadata == {"kind": "text", "words": 3}
     assert header(following, "ce_causationid") == "request-1"
     assert header(following, "ce_traceparent")[3:35] == "0af7651916cd43dd8448eb211c80319c"
 
@@ -121,7 +121,7 @@ async def test_work_done_before_is_found_and_not_done_again() -> None:
     assert len(stage.calls) == 1
     assert without_time(answers[0][0]) == without_time(answers[1][0])
     assert [event(answer[1]).reused for answer in answers] == [False, True]
-    assert event(answers[1][1]).metadata == {"words": 3}
+    assert event(answers[1][1]).metadata == {"kind": "text", "words": 3}
 
 
 @pytest.mark.parametrize(

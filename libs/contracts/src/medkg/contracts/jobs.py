@@ -65,7 +65,7 @@ SELECTIONS: Mapping[str, type[BaseModel]] = MappingProxyType(
 class JobSubmission(_Door):
     """Data of ``org.medicalkg.job.submitted``. Without ``pipeline`` the source decides which one is used.
 
-    What ``selection`` may hold depends on the source, see :data:`SELECTIONS`.
+    What ``selection`` may hold depends on the source, see :data:`SELECTIONS` for medkg's own.
     """
 
     tenant_id: TenantId
@@ -82,20 +82,24 @@ class JobSubmission(_Door):
         return self
 
 
-def check_submission(data: bytes) -> tuple[JobSubmission | None, tuple[Fault, ...]]:
+def check_submission(
+    data: bytes, selections: Mapping[str, type[BaseModel]] = SELECTIONS
+) -> tuple[JobSubmission | None, tuple[Fault, ...]]:
     """Read the data of a job event: the submission, or all that is wrong with it.
+
+    ``selections`` are the sources that may be named, each with the model of what it lets a job select.
 
     Never raises: whatever the bytes are, the answer is a submission or a list of at most :data:`MAX_FAULTS` faults. No
     text of the answer holds control characters or anything else that UTF-8 or a database cannot take.
     """
-    submission, faults = _check(data)
+    submission, faults = _check(data, selections)
     if len(faults) > MAX_FAULTS:
         left_out = len(faults) - MAX_FAULTS + 1
         faults = [*faults[: MAX_FAULTS - 1], Fault("", f"{left_out} more faults are not listed")]
     return submission, tuple(Fault(_shown(f.pointer), _shown(f.message), _shown(f.hint)) for f in faults)
 
 
-def _check(data: bytes) -> tuple[JobSubmission | None, list[Fault]]:
+def _check(data: bytes, selections: Mapping[str, type[BaseModel]]) -> tuple[JobSubmission | None, list[Fault]]:
     if len(data) > MAX_JOB_EVENT_BYTES:
         return None, [Fault("", f"{len(data)} bytes are over the limit of {MAX_JOB_EVENT_BYTES} for a job event")]
     repeated: list[str] = []
@@ -115,10 +119,10 @@ def _check(data: bytes) -> tuple[JobSubmission | None, list[Fault]]:
     submission, wrong = _validated(JobSubmission, value, "")
     selection = value.get("selection")
     source = value.get("source")
-    if isinstance(source, str) and source in SELECTIONS and isinstance(selection, dict):
-        wrong += _validated(SELECTIONS[source], selection, "/selection")[1]
-    elif isinstance(source, str) and source not in SELECTIONS and all(fault.pointer != "/source" for fault in wrong):
-        wrong.append(Fault("/source", f"unknown source {source!r}", _known(source, sorted(SELECTIONS))))
+    if isinstance(source, str) and source in selections and isinstance(selection, dict):
+        wrong += _validated(selections[source], selection, "/selection")[1]
+    elif isinstance(source, str) and source not in selections and all(fault.pointer != "/source" for fault in wrong):
+        wrong.append(Fault("/source", f"unknown source {source!r}", _known(source, sorted(selections))))
     faults += [fault for fault in wrong if fault.pointer not in named]
     return (None, faults) if faults else (submission, [])
 

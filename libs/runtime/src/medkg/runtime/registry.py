@@ -71,6 +71,16 @@ class OpenStages:
     ) -> None:
         await self._stack.aclose()
 
+    async def open_default(self) -> None:
+        """Open the default implementation as it comes, so that a process without what it needs ends at once.
+
+        Raises:
+            MedkgError: it cannot be opened here (no database, no GPU, …).
+        """
+        if any(implementation.is_default for implementation in self._implementations.values()):
+            stage_type = next(iter(self._implementations.values())).stage_type
+            await self.get(StageDefinition.model_validate({"name": "default", "type": stage_type}))
+
     async def get(self, definition: StageDefinition) -> OpenStage:
         """The stage that a definition asks for.
 

@@ -1,13 +1,16 @@
 """Serving: one or several services on one connection to Kafka, from start to a clean stop."""
 
+import argparse
 import asyncio
 import gc
 import logging
 import signal
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import NoReturn
 
 from medkg.contracts import topics
 from medkg.contracts.cloudevents import Message
@@ -23,7 +26,7 @@ from medkg.runtime.metrics import Metrics
 from medkg.runtime.outcome import dead_letter, failure_of
 from medkg.runtime.records import Record
 from medkg.runtime.registry import OpenStages, installed
-from medkg.runtime.settings import KafkaSettings, RuntimeSettings
+from medkg.runtime.settings import KafkaSettings, RuntimeSettings, from_environment
 from medkg.runtime.stage_handler import StageHandler, StageServices
 from medkg.runtime.topologies import PinnedTopologies, TopologyLoader, default_topologies_dir
 from medkg.runtime.worker import Handler, WindowSettings, Worker
@@ -87,6 +90,7 @@ def stage_service(stage_type: StageType) -> Service:
     async def open_handler(host: ServiceHost) -> AsyncIterator[Handler]:
         with ThreadPoolExecutor(host.settings.threads, thread_name_prefix=stage_type.service) as executor:
             async with OpenStages(installed(stage_type), host.for_stages) as stages:
+                await stages.open_default()  # what cannot work is said at start, not to every document
                 services = StageServices(
                     stages=stages,
                     topologies=host.pinned,
@@ -265,16 +269,39 @@ def serve_batches(
     serve_services([batch_service(name, reads, open_handler)])
 
 
-def serve_services(services: Sequence[Service]) -> None:
-    """Run services as this process: configure, serve, exit with a code. What every ``medkg-…`` command does."""
-    settings = RuntimeSettings()
+def serve_services(services: Sequence[Service]) -> NoReturn:
+    """Run services as this process, until told to stop. What every ``medkg-…`` command does."""
+    run_process(lambda settings, kafka: run_until_stopped(services, settings, kafka))
+
+
+def run_process(main: Callable[[RuntimeSettings, KafkaSettings], Awaitable[int]]) -> NoReturn:
+    """Read the environment, log as it says, run ``main`` and exit with its code, or with 2 without a start."""
+    _read_arguments()
+    try:
+        settings, kafka = from_environment(RuntimeSettings), from_environment(KafkaSettings)
+    except MedkgError as error:  # how to log is not known either
+        sys.stderr.write(f"medkg: {error.message}\n")
+        raise SystemExit(2) from error
     configure_logging(settings)
     try:
-        code = run(run_until_stopped(services, settings, KafkaSettings()))
+        code = run(main(settings, kafka))
     except MedkgError as error:
         log.critical(error.message, extra={"code": error.code})
         code = 2
     raise SystemExit(code)
+
+
+def _read_arguments() -> None:
+    """A service takes none; ``--help`` says where its settings come from."""
+    fields = RuntimeSettings.model_fields
+    lines = [f"  {'MEDKG_' + name.upper():<24} {field.description}" for name, field in fields.items()]
+    variables = "\n".join([f"  {'MEDKG_KAFKA_BOOTSTRAP':<24} HOST:PORT of Kafka.", *lines])
+    argparse.ArgumentParser(
+        description="A medkg service: reads its topic until SIGTERM, then drains. Settings come from the environment.",
+        epilog=f"environment (all of it: docs/reference/settings.md):\n{variables}"
+        "\n\nexample:\n  MEDKG_KAFKA_BOOTSTRAP=127.0.0.1:9092 medkg-chunk",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args()
 
 
 def run(main: Awaitable[int]) -> int:

@@ -3,10 +3,31 @@
 import os
 import socket
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from medkg.contracts.errors import ConfigurationError
+
+S = TypeVar("S", bound=BaseSettings)
+
+
+def from_environment(kind: type[S]) -> S:
+    """Settings of one kind, read from the environment.
+
+    Raises:
+        ConfigurationError: variables that cannot be used, each by its name; values may be secrets and are left out.
+    """
+    try:
+        return kind()
+    except ValidationError as error:
+        prefix = kind.model_config.get("env_prefix", "")
+        faults = "; ".join(
+            f"{prefix}{'_'.join(map(str, detail['loc'])).upper()}: {detail['msg']}"
+            for detail in error.errors(include_url=False, include_input=False)
+        )
+        raise ConfigurationError(f"reading the environment: {faults} (see docs/reference/settings.md)") from error
 
 
 def _default_worker_id() -> str:

@@ -176,7 +176,7 @@ class StageHandler:
         return self._done(artefact, output, begun, reused=_was_there(output))
 
     def _done(self, artefact: Artefact, output: object, begun: float, *, reused: bool) -> Done:
-        added: Metadata = output.metadata if isinstance(output, Document) else {}
+        added: Metadata = {"kind": output.kind, **output.metadata} if isinstance(output, Document) else {}
         return Done((artefact,), added, _milliseconds(begun), reused)
 
     async def _execute(

@@ -14,10 +14,12 @@ import msgspec
 from medkg.contracts.cloudevents import Envelope
 from medkg.contracts.errors import Disposition
 from medkg.contracts.ids import content_digest
+from medkg.contracts.jobs import MAX_FAULTS, MAX_SHOWN
 from medkg.contracts.messages import (
     EVENT_DECODER,
     EventType,
     Failure,
+    Fault,
     JobAdmitted,
     JobRejected,
     PageReport,
@@ -31,7 +33,7 @@ from medkg.storage.ledger_rows import DOCUMENTS, JOBS, PAGES, REJECTIONS, STAGE_
 
 MAX_MESSAGE = 4_000  # characters of a failure's message that are kept
 MAX_ADDRESS = 4_096  # characters of a source id or URI that are kept
-MAX_FAULTS = 1_000  # of one rejection
+MAX_DURATION_MS = 1e10  # of one run, 115 days: the sum over 900,000 of them still fits into a bigint of microseconds
 _LARGEST = 2**53  # the greatest number that every JSON reader holds exactly
 _NAME = re.compile(r"[^\x00-\x20\x7f]{1,200}")  # well under what an index of PostgreSQL takes
 _PAGE_OF_SUBJECT = re.compile(r"/page-([0-9]{1,15})$")
@@ -49,6 +51,7 @@ _FAILED, _COMPLETED, _RETRYING = 0, 1, 2  # outcomes of a run; the lowest wins
 
 _ADMITTED_DECODER = msgspec.json.Decoder(JobAdmitted)
 _REJECTED_DECODER = msgspec.json.Decoder(JobRejected)
+_PINNED = slice(JOBS.columns.index("tenant_id"), JOBS.columns.index("revision") + 1)  # alike in all events of a job
 _FIRST_EVENT, _LAST_EVENT = JOBS.columns.index("first_event_at"), JOBS.columns.index("last_event_at")
 
 
@@ -117,12 +120,18 @@ def _stage_event(facts: Facts, envelope: Envelope, data: bytes) -> None:
         page = _page_number(envelope, event.page)
         _page_event(facts, envelope.type, event, at, page)
     _run(facts, envelope.type, event, at, page)
-    job = facts.jobs.get(event.job_id)
-    if job is None:
-        _add_job(facts, event.job_id, event.tenant_id, event.pipeline, event.revision, at)
-    else:  # all else is the same in every event of a job
+    job, pipeline = facts.jobs.get(event.job_id), event.pipeline
+    if job is not None and job[_PINNED] == [
+        event.tenant_id,
+        pipeline.name,
+        pipeline.version,
+        pipeline.digest,
+        event.revision,
+    ]:
         job[_FIRST_EVENT] = min(job[_FIRST_EVENT], at)
         job[_LAST_EVENT] = max(job[_LAST_EVENT], at)
+    else:
+        _add_job(facts, event.job_id, event.tenant_id, pipeline, event.revision, at)
 
 
 def _document_event(facts: Facts, kind: str, event: StageEvent, at: datetime) -> None:
@@ -234,7 +243,7 @@ def _run(facts: Facts, kind: str, event: StageEvent, at: datetime, page: int) ->
             _OUTCOMES[kind],
             at,
             worker,
-            round(min(max(event.duration_ms, 0.0), 1e12) * 1000),
+            round(min(max(event.duration_ms, 0.0), MAX_DURATION_MS) * 1000),
             clean(failure.code, 200) if failure else "",
             clean(failure.message, MAX_MESSAGE) if failure else "",
             kind == EventType.STAGE_COMPLETED and not event.reused,
@@ -260,7 +269,7 @@ def _job_rejected(facts: Facts, envelope: Envelope, data: bytes) -> None:
     at = event_time(envelope.time)
     job_id = _name("job_id", job.job_id) if job.job_id else ""
     tenant_id = _name("tenant_id", job.tenant_id) if job.tenant_id else ""
-    faults = encode(job.faults[:MAX_FAULTS]).decode()
+    faults = encode([_fault(fault) for fault in job.faults[:MAX_FAULTS]]).decode()
     where = job.position
     if where is not None:
         for number in (where.partition, where.offset):
@@ -274,6 +283,10 @@ def _job_rejected(facts: Facts, envelope: Envelope, data: bytes) -> None:
     REJECTIONS.add_to(facts.rejections, identity, row)
     if job_id:
         _add_job(facts, job_id, tenant_id, PipelineRef("", "", ""), 0, at, rejected=(at, faults))
+
+
+def _fault(fault: Fault) -> Fault:
+    return Fault(clean(fault.pointer, MAX_SHOWN), clean(fault.message, MAX_SHOWN), clean(fault.hint, MAX_SHOWN))
 
 
 def _add_job(

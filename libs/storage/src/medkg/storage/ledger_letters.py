@@ -1,7 +1,7 @@
 """Dead letters into the ledger: what could not be handled, where it stood, and why."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 import msgspec
@@ -19,6 +19,8 @@ from medkg.storage.transactions import in_transaction
 HEADER = "medkg_dead_letter"
 MAX_CAUSES = 20
 _DECODER = msgspec.json.Decoder(DeadLetter)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LATEST_MS = 253_370_764_800_000  # the year 9999: whoever produces a record may choose its timestamp
 _LARGEST = {"attempt": 2**53, "partition": 2**31 - 1, "offset": 2**63 - 1}
 
 
@@ -61,7 +63,7 @@ def _row(record: DeadRecord) -> Row:
     topic = clean(position.topic, 249)  # 249: the longest name of a topic
     return [
         f"{topic}/{position.partition}/{position.offset}",
-        datetime.fromtimestamp(max(record.timestamp_ms, 0) / 1000, UTC),
+        _EPOCH + timedelta(milliseconds=min(max(record.timestamp_ms, 0), _LATEST_MS)),
         clean(letter.job_id, 200),
         clean(letter.tenant_id, 200),
         clean(letter.doc_id, 200),

@@ -25,6 +25,7 @@ from medkg.storage.ledger_answers import (
 )
 from medkg.storage.transactions import translated
 
+OPERATOR = "default"  # the tenant with which what belongs to nobody is shown
 _ENDED = frozenset({"completed", "completed_with_failures", "rejected"})
 
 
@@ -42,9 +43,11 @@ class LedgerReader:
         found = await self._rows(_JOB, job=job_id, tenant=tenant_id)
         if not found:
             return None
-        stages = await self._rows(_JOB_STAGES, job=job_id, digest=found[0].pipeline_digest)
+        places = _places(await self.topology(found[0].pipeline_digest))
+        stages = await self._rows(_JOB_STAGES, job=job_id)
+        ordered = sorted(stages, key=lambda row: (places.get(row.stage, len(places)), row.stage))
         waiting = await self._rows(_JOB_WAITING, job=job_id)
-        return _job(found[0], tuple(map(_stage, stages)), tuple(map(_waiting, waiting)))
+        return _job(found[0], tuple(map(_stage, ordered)), tuple(map(_waiting, waiting)))
 
     async def state_of(self, job_id: str) -> tuple[str, tuple[FaultAnswer, ...]] | None:
         """The state of a job, and why it was rejected where it was; None while the ledger has not heard of it."""
@@ -52,7 +55,10 @@ class LedgerReader:
         return (found[0].state, _faults(found[0].faults)) if found else None
 
     async def jobs(self, tenant_id: str, *, limit: int, before: str = "") -> tuple[list[Job], str]:
-        """Jobs of a tenant, newest first, and the cursor of the next page (empty at the end)."""
+        """Jobs of a tenant, newest first, and the cursor of the next page (empty at the end).
+
+        A long selection, or long faults, are not shown here but by :meth:`job`.
+        """
         rows = await self._rows(_JOBS, tenant=tenant_id, limit=limit + 1, before=before)
         shown = rows[:limit]
         return [_job(row) for row in shown], shown[-1].job_id if len(rows) > limit else ""
@@ -73,14 +79,19 @@ class LedgerReader:
         return _document(found[0], tuple(map(_run, await self._rows(_RUNS, job=job_id, doc=doc_id))))
 
     async def dead_letters(
-        self, *, job_id: str = "", stage: str = "", code: str = "", limit: int = 100
+        self, *, tenant_id: str | None = None, job_id: str = "", stage: str = "", code: str = "", limit: int = 100
     ) -> list[DeadLetterAnswer]:
-        """Messages that could not be handled, newest first."""
-        return [_letter(row) for row in await self._rows(_LETTERS, job=job_id, stage=stage, code=code, limit=limit)]
+        """Messages that could not be handled, newest first: of a tenant, or (None) of everybody.
 
-    async def rejections(self, *, limit: int = 100) -> list[Rejection]:
-        """Job events that were refused, newest first."""
-        return [_rejection(row) for row in await self._rows(_REJECTIONS, limit=limit)]
+        A message that could not even be read names no tenant. Those are shown with the ones of :data:`OPERATOR`.
+        """
+        asked = {"job": job_id, "stage": stage, "code": code, "limit": limit}
+        return [_letter(row) for row in await self._rows(_LETTERS, tenants=_whose(tenant_id), **asked)]
+
+    async def rejections(self, *, tenant_id: str | None = None, limit: int = 100) -> list[Rejection]:
+        """Job events that were refused, newest first; whose, as for :meth:`dead_letters`."""
+        rows = await self._rows(_REJECTIONS, tenants=_whose(tenant_id), limit=limit)
+        return [_rejection(row) for row in rows]
 
     async def topology(self, digest: str) -> str | None:
         """The canonical JSON of a pinned pipeline."""
@@ -113,19 +124,19 @@ _JOB_COLUMNS = """
 job_id, tenant_id, source, state, pipeline_name, pipeline_version, pipeline_digest, admitted_at, rejected_at,
 first_event_at, last_event_at, selection, faults, documents, completed, skipped, failed, rejected, pages_done,
 last_page, total_records"""
+# in a list, what could be long is left to the job itself: 1,000 jobs of 10,000 paths each fit into no answer
+_SHORT = ", ".join(
+    f"CASE WHEN length({name}) <= 4096 THEN {name} ELSE '' END AS {name}" for name in ("selection", "faults")
+)
 _JOB = text(f"SELECT {_JOB_COLUMNS} FROM jobs WHERE job_id = :job AND tenant_id = :tenant")  # noqa: S608  a constant
 _JOBS = text(f"""
-SELECT {_JOB_COLUMNS} FROM jobs
-WHERE tenant_id = :tenant AND (:before = '' OR (first_event_at, job_id) < (
-  SELECT first_event_at, job_id FROM jobs WHERE job_id = :before AND tenant_id = :tenant))
+SELECT {_JOB_COLUMNS.replace("selection, faults", _SHORT)} FROM jobs
+WHERE tenant_id = :tenant AND (first_event_at, job_id) < (
+  CASE WHEN :before = '' THEN CAST('infinity' AS timestamptz)
+       ELSE (SELECT first_event_at FROM jobs WHERE job_id = :before AND tenant_id = :tenant) END, :before)
 ORDER BY first_event_at DESC, job_id DESC LIMIT :limit""")  # noqa: S608  a constant
 _STATE = text("SELECT state, faults FROM jobs WHERE job_id = :job")
-_JOB_STAGES = text("""
-SELECT s.* FROM job_stages s LEFT JOIN (
-  SELECT CAST(stage.value AS jsonb) ->> 'name' AS name, stage.ordinality AS place
-  FROM topologies t, jsonb_array_elements(CAST(t.canonical_json AS jsonb) -> 'stages') WITH ORDINALITY AS stage
-  WHERE t.digest = :digest) AS o ON o.name = s.stage
-WHERE s.job_id = :job ORDER BY o.place NULLS LAST, s.stage""")
+_JOB_STAGES = text("SELECT * FROM job_stages WHERE job_id = :job")
 _WAITING_COLUMNS = """
 kind, count(*) AS waits, min(arrived_at) AS oldest_since,
 CASE kind WHEN 'page' THEN 'room for more documents of the tenant'
@@ -146,15 +157,19 @@ WHERE job_id = :job AND tenant_id = :tenant AND state <> 'expected' AND doc_id >
 ORDER BY doc_id LIMIT :limit""")  # noqa: S608  a constant
 _DOCUMENT = text(f"""
 SELECT {_DOCUMENT_COLUMNS} FROM documents
-WHERE job_id = :job AND tenant_id = :tenant AND doc_id = :doc""")  # noqa: S608  a constant
+WHERE job_id = :job AND tenant_id = :tenant AND doc_id = :doc AND state <> 'expected'""")  # noqa: S608  a constant
 _RUNS = text("""
 SELECT * FROM stage_runs WHERE job_id = :job AND doc_id = :doc
 ORDER BY coalesce(started_at, finished_at), finished_at NULLS LAST, attempt, stage""")
 _LETTERS = text("""
 SELECT * FROM dead_letters
-WHERE (:job = '' OR job_id = :job) AND (:stage = '' OR stage = :stage) AND (:code = '' OR code = :code)
+WHERE (CAST(:tenants AS text[]) IS NULL OR tenant_id = ANY (CAST(:tenants AS text[])))
+  AND (:job = '' OR job_id = :job) AND (:stage = '' OR stage = :stage) AND (:code = '' OR code = :code)
 ORDER BY dead_at DESC, dead_letter_id LIMIT :limit""")
-_REJECTIONS = text("SELECT * FROM rejections ORDER BY rejected_at DESC, rejection_id LIMIT :limit")
+_REJECTIONS = text("""
+SELECT * FROM rejections
+WHERE CAST(:tenants AS text[]) IS NULL OR tenant_id = ANY (CAST(:tenants AS text[]))
+ORDER BY rejected_at DESC, rejection_id LIMIT :limit""")
 _TOPOLOGY = text("SELECT canonical_json FROM topologies WHERE digest = :digest")
 _COUNT_JOBS = text("""
 SELECT state, count(*) AS jobs, sum(documents) AS documents, sum(completed) AS completed, sum(skipped) AS skipped,
@@ -180,6 +195,21 @@ def _job(row: Row[Any], stages: tuple[StageCount, ...] = (), waiting: tuple[Wait
         waiting=waiting,
         faults=_faults(row.faults),
     )
+
+
+def _whose(tenant_id: str | None) -> list[str] | None:
+    if tenant_id is None:
+        return None
+    return [tenant_id, ""] if tenant_id == OPERATOR else [tenant_id]
+
+
+def _places(topology: str | None) -> dict[str, int]:
+    """Where each stage stands in a pipeline; nowhere, if what is stored is not one."""
+    try:
+        stages = json.loads(topology or "{}")["stages"]
+        return {stage["name"]: place for place, stage in enumerate(stages)}
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return {}
 
 
 def _stage(row: Row[Any]) -> StageCount:

@@ -17,29 +17,30 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from medkg.storage.engine import METADATA
 
+_TEXT = Text(collation="C")  # the ledger's: rows of both are joined by their names
 _PAGE_LOCK = 0x70616765  # "page": one router at a time counts a tenant's documents and hands out room
 
 ADMISSIONS = Table(
     "admissions",
     METADATA,
-    Column("job_id", Text, primary_key=True),
-    Column("tenant_id", Text, nullable=False),
-    Column("digest", Text, nullable=False),
+    Column("job_id", _TEXT, primary_key=True),
+    Column("tenant_id", _TEXT, nullable=False),
+    Column("digest", _TEXT, nullable=False),
     Column("revision", BigInteger, nullable=False),
 )
 
 WAITS = Table(
     "waits",
     METADATA,
-    Column("wait_id", Text, primary_key=True),
-    Column("kind", Text, nullable=False),
+    Column("wait_id", _TEXT, primary_key=True),
+    Column("kind", _TEXT, nullable=False),
     Column("state", Text, nullable=False, server_default="waiting"),
-    Column("tenant_id", Text, nullable=False),
-    Column("job_id", Text, nullable=False),
-    Column("doc_id", Text, nullable=False),
-    Column("stage", Text, nullable=False),
+    Column("tenant_id", _TEXT, nullable=False),
+    Column("job_id", _TEXT, nullable=False),
+    Column("doc_id", _TEXT, nullable=False),
+    Column("stage", _TEXT, nullable=False),
     Column("page", BigInteger, nullable=False),
-    Column("arrived_from", Text, nullable=False),
+    Column("arrived_from", _TEXT, nullable=False),
     Column("needed", Integer, nullable=False),  # page: how many documents it may bring; join: how many branches
     Column("ledger_field", Text),
     Column("equals", JSONB),
@@ -51,6 +52,8 @@ WAITS = Table(
     Column("origin", Text, nullable=False),  # envelope and position it came with, JSON
     Index("waits_by_job", "job_id", "doc_id"),
     Index("waits_waiting", "kind", "arrived_at", postgresql_where=text("state = 'waiting'")),
+    Index("waits_due", "due_at", postgresql_where=text("state = 'waiting' AND due_at IS NOT NULL")),
+    Index("waits_handed_out", "job_id", "page", postgresql_where=text("kind = 'page' AND state = 'released'")),
 )
 
 
@@ -158,7 +161,8 @@ class Waits:
         """Let everything wait again whose message may be gone with a broker that keeps nothing.
 
         That is: gates and joins that were released for documents still under way, and pages that are not in the
-        ledger or have documents under way that wait nowhere. Doing work again that was done has no effect.
+        ledger, that asked for a next page which never came, or that have documents under way which wait nowhere, or
+        only for a branch that is gone too. Doing work again that was done has no effect.
         """
         async with self._engine.begin() as connection:
             gates = (await connection.execute(_RESTORE_DOCUMENTS)).rowcount
@@ -207,10 +211,21 @@ WHERE coalesce(u.documents, 0) + coalesce(h.documents, 0) + (l.place - 1) * w.ne
 ORDER BY l.place, w.arrived_at, w.wait_id
 LIMIT :limit FOR UPDATE OF w SKIP LOCKED""")
 
+# What is looked through is narrow: only rows that are due are fetched whole.
 _DUE_GATES = text("""
-SELECT w.* FROM waits w JOIN documents d ON d.job_id = w.job_id AND d.doc_id = w.doc_id
-WHERE w.kind = 'gate' AND w.state = 'waiting'
-  AND to_jsonb(d) #> string_to_array(w.ledger_field, '.') = w.equals
+SELECT w.* FROM waits w
+WHERE w.state = 'waiting' AND w.wait_id IN (
+  SELECT n.wait_id FROM waits n JOIN documents d ON d.job_id = n.job_id AND d.doc_id = n.doc_id
+  WHERE n.kind = 'gate' AND n.state = 'waiting'
+    AND n.equals = CASE n.ledger_field
+      WHEN 'pdf_ir_ready' THEN to_jsonb(d.pdf_ir_ready)
+      WHEN 'pdf_downloaded' THEN to_jsonb(d.pdf_downloaded)
+      WHEN 'post_pdf_started' THEN to_jsonb(d.post_pdf_started)
+      WHEN 'current_stage' THEN to_jsonb(d.current_stage)
+      WHEN 'pipeline_name' THEN to_jsonb(d.pipeline_name)
+      WHEN 'pipeline_version' THEN to_jsonb(d.pipeline_version)
+      ELSE d.retry_count_per_stage -> substr(n.ledger_field, length('retry_count_per_stage.') + 1)
+    END)
 ORDER BY w.arrived_at LIMIT :limit FOR UPDATE OF w SKIP LOCKED""")
 
 _EXPIRED_GATES = text("""
@@ -243,7 +258,15 @@ UPDATE waits w SET state = 'waiting', released_at = NULL, reason = 'restored'
 WHERE w.kind = 'page' AND w.state = 'released' AND (
   NOT EXISTS (SELECT 1 FROM pages p WHERE p.job_id = w.job_id AND p.number = w.page)
   OR EXISTS (
+    SELECT 1 FROM pages p
+    WHERE p.job_id = w.job_id AND p.number = w.page AND p.is_done AND NOT p.is_last
+      AND NOT EXISTS (SELECT 1 FROM pages q WHERE q.job_id = w.job_id AND q.number = w.page + 1)
+      AND NOT EXISTS (
+        SELECT 1 FROM waits v WHERE v.job_id = w.job_id AND v.kind = 'page' AND v.page = w.page + 1))
+  OR EXISTS (
     SELECT 1 FROM documents d
     WHERE d.job_id = w.job_id AND d.page_number = w.page AND d.state = 'in_flight'
       AND NOT EXISTS (
-        SELECT 1 FROM waits v WHERE v.job_id = d.job_id AND v.doc_id = d.doc_id AND v.state = 'waiting')))""")
+        SELECT 1 FROM waits v
+        WHERE v.job_id = d.job_id AND v.doc_id = d.doc_id AND v.state = 'waiting'
+        GROUP BY v.kind, v.stage HAVING v.kind = 'gate' OR count(*) >= max(v.needed))))""")

@@ -22,7 +22,7 @@ _EXIT_CODES = "\n".join(f"  {code:>3}  {meaning}" for code, meaning in EXIT_CODE
 _EPILOG = f"""\
 [bold]Examples[/bold]
   medkg up                                      in a terminal of its own
-  medkg submit --source files samples/ --wait   read a folder
+  medkg submit --source files samples/trials --wait   read a folder
   medkg search 'sciatica without surgery'       find passages
   medkg graph Sciatica                          see what is said of it
 

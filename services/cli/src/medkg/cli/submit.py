@@ -18,12 +18,12 @@ from medkg.contracts.jobs import SELECTIONS
 
 EXAMPLES = """\
 [bold]Examples[/bold]
-  medkg submit --source files samples/ --wait
+  medkg submit --source files samples/trials samples/articles --wait
   medkg submit --source files 'trials/**/*.json' article.xml --pipeline auto
   medkg submit --source clinicaltrials --ids NCT01339377,NCT00004980 --wait
   medkg submit --source clinicaltrials --query 'herniated disc' --limit 50
-  medkg submit --source files samples/ --wait --timeout 60 --json | tail -n 1
-  medkg submit --source files samples/ --kafka localhost:9092
+  medkg submit --source files samples/trials samples/articles --wait --timeout 60 --json | tail -n 1
+  medkg submit --source files samples/trials samples/articles --kafka localhost:9092
 
 With --json the last line on standard output is one object: job_id, state, documents, completed, skipped, failed, \
 rejected. Progress goes to standard error then."""

@@ -12,6 +12,7 @@ from medkg.contracts.errors import ConfigurationError
 from medkg.contracts.implementation import Host, Options, StageImplementation
 from medkg.contracts.stages import StageType
 from medkg.runtime.service import serve
+from medkg.runtime.settings import from_environment
 
 
 class EmbedOptions(Options):
@@ -69,7 +70,7 @@ async def _open_openai(options: OpenAIOptions, host: Host) -> AsyncIterator[obje
     from medkg.embed.stage import RemoteEmbedding
     from medkg.haystack.openai import OpenAIEmbedder, OpenAISettings
 
-    settings = EmbedSettings()
+    settings = from_environment(EmbedSettings)
     key = settings.openai_api_key.get_secret_value()
     asked = OpenAISettings(**options.model_dump(exclude={"with_title", "sparse"}))
     async with httpx.AsyncClient(
@@ -88,7 +89,7 @@ async def _open_onnx(options: OnnxOptions, host: Host) -> AsyncIterator[object]:
     from medkg.embed.stage import LocalEmbedding
     from medkg.haystack.onnx import OnnxEmbedder, OnnxSettings, Pooling
 
-    settings = EmbedSettings()
+    settings = from_environment(EmbedSettings)
     folder = options.folder or settings.onnx_folder
     if folder is None:
         raise ConfigurationError(

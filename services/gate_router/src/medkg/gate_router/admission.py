@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -10,10 +10,10 @@ from medkg.contracts import topics
 from medkg.contracts.cloudevents import Envelope, Message, message, now, schema_uri, trace_parent
 from medkg.contracts.errors import PipelineConfigError
 from medkg.contracts.ids import stable_id
-from medkg.contracts.jobs import MAX_SHOWN, JobSubmission
+from medkg.contracts.jobs import MAX_SHOWN, SELECTIONS, JobSubmission
 from medkg.contracts.messages import EventType, Fault, JobAdmitted, JobRejected, StageRequest, encode
 from medkg.contracts.topology import Topology
-from medkg.gate_router.door import Submitted, read_job_event, refused_id
+from medkg.gate_router.door import Selections, Submitted, read_job_event, refused_id
 from medkg.gate_router.parking import page_wait
 from medkg.runtime.fan_out import first_page
 from medkg.runtime.records import Record
@@ -31,6 +31,7 @@ class Admitter:
     loader: TopologyLoader
     pinned: PinnedTopologies
     page_documents: int
+    selections: Selections = field(default_factory=lambda: SELECTIONS)
     clock: Callable[[], int] = lambda: time.time_ns() // 1_000
 
     async def admit(self, records: Sequence[Record]) -> list[Message]:
@@ -42,7 +43,7 @@ class Admitter:
         messages: list[Message] = []
         accepted: list[_Accepted] = []
         for record in records:
-            event = read_job_event(record)
+            event = read_job_event(record, self.selections)
             topology, faults = self._resolve(event)
             if event.submission is None or topology is None:
                 messages.append(_rejection(event, faults, record))

@@ -12,6 +12,8 @@ from medkg.gate_router.release import Releaser
 from medkg.gate_router.settings import RouterSettings
 from medkg.runtime.records import Record
 from medkg.runtime.service import HandleBatch, ServiceHost, batch_service, serve_services
+from medkg.runtime.settings import from_environment
+from medkg.runtime.sources import known_selections
 from medkg.storage.engine import migrate, open_engine
 from medkg.storage.ledger import CHANNEL
 from medkg.storage.notices import listen
@@ -22,7 +24,7 @@ from medkg.storage.waits import Waits
 @asynccontextmanager
 async def open_router(host: ServiceHost) -> AsyncIterator[HandleBatch]:
     """The handler of job events and arrivals, with a releaser at work beside it."""
-    settings = RouterSettings()
+    settings = from_environment(RouterSettings)
     engine = open_engine(host.database_url)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(engine.dispose)
@@ -30,7 +32,7 @@ async def open_router(host: ServiceHost) -> AsyncIterator[HandleBatch]:
             await migrate(engine)
         waits = Waits(engine)
         worker = host.settings.worker_id
-        admitter = Admitter(waits, host.topologies, host.pinned, settings.page_documents)
+        admitter = Admitter(waits, host.topologies, host.pinned, settings.page_documents, known_selections())
         parker = Parker(waits, host.pinned, worker, SOURCE, settings.page_documents)
         releaser = Releaser(waits, host.pinned, host.publisher, settings, worker, SOURCE)
         releasing = asyncio.create_task(releaser.run(), name="releaser")

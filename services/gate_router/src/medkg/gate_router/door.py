@@ -9,13 +9,18 @@ import base64
 import json
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+
+from pydantic import BaseModel
 
 from medkg.contracts.cloudevents import Headers
 from medkg.contracts.ids import job_id_of, stable_id
-from medkg.contracts.jobs import MAX_FAULTS, MAX_JOB_EVENT_BYTES, JobSubmission, check_submission
+from medkg.contracts.jobs import MAX_FAULTS, MAX_JOB_EVENT_BYTES, SELECTIONS, JobSubmission, check_submission
 from medkg.contracts.messages import EventType, Fault
 from medkg.runtime.records import Record
+
+Selections = Mapping[str, type[BaseModel]]  # what a job may select, by source
 
 STRUCTURED = "application/cloudevents+json"
 MAX_ATTRIBUTE_CHARACTERS = 1_024
@@ -41,20 +46,20 @@ class Submitted:
     data_at: str = ""  # where the submission stands in the record's value, a JSON Pointer
 
 
-def read_job_event(record: Record) -> Submitted:
+def read_job_event(record: Record, selections: Selections = SELECTIONS) -> Submitted:
     """A record of the jobs topic as a submission, or as everything that is wrong with it."""
     content_type = _content_type(record.headers)
     if content_type.startswith("application/cloudevents"):
-        return _structured(record, content_type)
+        return _structured(record, content_type, selections)
     attributes = _Attributes("/headers/ce_")
     for name, value in record.headers:
         if name.lower().startswith("ce_") and value is not None:
             attributes.add(name.lower()[3:], _decoded(value))
-    submission, faults = check_submission(record.value)
+    submission, faults = check_submission(record.value, selections)
     return _answer(record, attributes, submission, faults, _tenant_of(record.value))
 
 
-def _structured(record: Record, content_type: str) -> Submitted:
+def _structured(record: Record, content_type: str, selections: Selections) -> Submitted:
     if content_type != STRUCTURED:
         return _unreadable(record, "/headers/content-type", f"{content_type[:_SHOWN]!a} is not read; use {STRUCTURED}")
     if len(record.value) > MAX_JOB_EVENT_BYTES:
@@ -82,7 +87,7 @@ def _structured(record: Record, content_type: str) -> Submitted:
     except (ValueError, RecursionError) as error:
         faults.append(Fault("/data", f"cannot be read: {error}"))
         return _answer(record, attributes, None, tuple(faults))
-    submission, inside = check_submission(data)
+    submission, inside = check_submission(data, selections)
     faults += [Fault("/data" + fault.pointer, fault.message, fault.hint) for fault in inside]
     return replace(_answer(record, attributes, submission, tuple(faults), _tenant_of(data)), data_at="/data")
 

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 
 import uvicorn
 
-from medkg.contracts.errors import ConfigurationError, MedkgError, ResourceUnavailableError
+from medkg.contracts.errors import ConfigurationError, ResourceUnavailableError
 from medkg.gateway.http import create_app
 from medkg.gateway.parts import Parts
 from medkg.gateway.settings import GatewaySettings
 from medkg.haystack.retrieval import HybridSearch
 from medkg.runtime.broker import Publisher, job_event
-from medkg.runtime.logs import configure_logging
-from medkg.runtime.service import ServiceHost, run, running
-from medkg.runtime.settings import KafkaSettings, RuntimeSettings
+from medkg.runtime.service import ServiceHost, run_process, running
+from medkg.runtime.settings import KafkaSettings, RuntimeSettings, from_environment
+from medkg.runtime.sources import known_selections
 from medkg.storage.engine import migrate, open_engine
 from medkg.storage.graph_reader import GraphReader
 from medkg.storage.ledger_reader import LedgerReader
@@ -50,7 +50,7 @@ async def serving_gateway(host: ServiceHost, *, port: int | None = None) -> Asyn
     Raises:
         ConfigurationError: the address is taken.
     """
-    settings = GatewaySettings()
+    settings = from_environment(GatewaySettings)
     listener = _listen(settings.host, settings.port if port is None else port)
     engine = open_engine(host.database_url)
     search = HybridSearch(host.settings.data_dir)
@@ -70,6 +70,7 @@ async def serving_gateway(host: ServiceHost, *, port: int | None = None) -> Asyn
             about={"broker": host.kafka.bootstrap, "services": [], "stores": {"data": str(host.settings.data_dir)}},
             admission_seconds=settings.admission_seconds,
             max_body_bytes=settings.max_body_bytes,
+            selections=known_selections(),
         )
         server = _Server(uvicorn.Config(create_app(parts), log_config=None, access_log=False, lifespan="off"))
         serving = asyncio.create_task(server.serve(sockets=[listener]), name="gateway")
@@ -96,11 +97,11 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-async def _serve() -> int:
+async def _serve(settings: RuntimeSettings, kafka: KafkaSettings) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with running([], RuntimeSettings(), KafkaSettings(), stop.set) as (host, _), serving_gateway(host) as url:
+    async with running([], settings, kafka, stop.set) as (host, _), serving_gateway(host) as url:
         log.info("serving the gateway at %s", url)
         await stop.wait()
     return 0
@@ -108,10 +109,4 @@ async def _serve() -> int:
 
 def main() -> None:
     """Entry point of ``medkg-gateway`` and ``python -m medkg.gateway``."""
-    configure_logging(RuntimeSettings())
-    try:
-        code = run(_serve())
-    except MedkgError as error:
-        log.critical(error.message, extra={"code": error.code})
-        code = 2
-    raise SystemExit(code)
+    run_process(_serve)

@@ -36,7 +36,7 @@ def routes(parts: Parts) -> APIRouter:
         same `Idempotency-Key` is the same job.
         """
         body = await request.body()
-        submission, faults = check_submission(body)
+        submission, faults = check_submission(body, parts.selections)
         if submission is None:
             raise RefusedError("the job has faults", faults)
         job_id = await parts.publisher.publish(body, idempotency_key or uuid4().hex)

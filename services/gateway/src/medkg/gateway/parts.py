@@ -1,11 +1,13 @@
 """What the gateway is made of, as its routes see it: each part small enough to be faked."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry
+from pydantic import BaseModel
 
+from medkg.contracts.jobs import SELECTIONS
 from medkg.contracts.topology import Topology
 from medkg.haystack.retrieval import SearchAnswer
 from medkg.storage.graph_answers import GraphAnswer
@@ -73,3 +75,4 @@ class Parts:
     about: dict[str, object]
     admission_seconds: float = 10.0
     max_body_bytes: int = 1_048_576
+    selections: Mapping[str, type[BaseModel]] = field(default_factory=lambda: SELECTIONS)

@@ -17,6 +17,7 @@ from medkg.ingest.http import get_bounded
 from medkg.ingest.selection import read_selection
 from medkg.ingest.settings import ClinicalTrialsSettings
 from medkg.ingest.studies import aliases_of, read_study
+from medkg.runtime.settings import from_environment
 
 NAME = "clinicaltrials"
 MAX_PAGE_SIZE = 1_000  # the API's own
@@ -164,7 +165,7 @@ def new_client(settings: ClinicalTrialsSettings, **more: Any) -> httpx.AsyncClie
 
 @asynccontextmanager
 async def _open() -> AsyncIterator[SourceAdapter]:
-    settings = ClinicalTrialsSettings()
+    settings = from_environment(ClinicalTrialsSettings)
     async with new_client(settings) as client:
         yield ClinicalTrialsAdapter(client, settings)
 

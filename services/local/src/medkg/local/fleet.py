@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -28,6 +28,7 @@ from medkg.runtime.logs import configure_logging
 from medkg.runtime.service import RunningService, Service, ServiceHost, liveness, run, running, stage_service
 from medkg.runtime.settings import KafkaSettings, RuntimeSettings
 from medkg.storage.engine import migrate, open_engine
+from medkg.storage.transactions import translated
 from medkg.storage.waits import Waits
 
 EMBEDDED = "embedded"
@@ -59,7 +60,6 @@ class FleetOptions:
     database_url: str = ""
     files_roots: tuple[Path, ...] = ()
     topologies_dir: Path | None = None
-    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
 
 def run_fleet(options: FleetOptions) -> int:
@@ -174,11 +174,15 @@ def _kafka_settings(bootstrap: str, *, is_in_process: bool) -> KafkaSettings:
 
 
 async def _prepare_database(database_url: str, *, is_in_process: bool) -> None:
-    engine = open_engine(database_url)
     try:
-        await migrate(engine)
-        if is_in_process:  # the broker of the last run took its messages with it
-            await Waits(engine).restore_lost()
+        engine = open_engine(database_url)
+    except ValueError as error:
+        raise ConfigurationError(f"{error} (--database)") from error
+    try:
+        async with translated("preparing the database"):
+            await migrate(engine)
+            if is_in_process:  # the broker of the last run took its messages with it
+                await Waits(engine).restore_lost()
     finally:
         await engine.dispose()
 

@@ -15,19 +15,26 @@ def claimed(folder: Path) -> Iterator[None]:
     """The folder is ours while the block lasts; the lock goes with the process, however it ends.
 
     Raises:
-        ConfigurationError: another fleet runs on it.
+        ConfigurationError: another fleet runs on it, or it cannot be written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "fleet.lock").open("a+") as lock:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "fleet.lock").open("a+")
+    except OSError as error:
+        raise ConfigurationError(
+            f"starting a fleet on {folder}: {error.strerror or error}; name a folder that can be written to with --data"
+        ) from error
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             note = read_note(folder)
             who = f" (pid {note['pid']}, gateway {note['gateway_url']})" if note else ""
             raise ConfigurationError(
                 f"starting a fleet on {folder}: another one is running there{who}; "
                 "stop it first, or name another folder with --data"
             ) from error
+        remove_note(folder)  # of one that was killed
         yield
 
 

@@ -20,6 +20,7 @@ from medkg.ingest.files.roots import Roots, printable
 from medkg.ingest.files.walk import FoundFile, RefusedEntry, Spot, Walker
 from medkg.ingest.selection import read_selection
 from medkg.ingest.settings import FilesSettings
+from medkg.runtime.settings import from_environment
 
 NAME = "files"
 MAX_RECORDS = 1_000  # of a page, whatever was asked for
@@ -167,7 +168,7 @@ def _from_latin(name: str) -> str:
 
 @asynccontextmanager
 async def _open() -> AsyncIterator[SourceAdapter]:
-    yield FilesAdapter(FilesSettings())
+    yield FilesAdapter(from_environment(FilesSettings))
 
 
 FILES = SourceDefinition(NAME, FilesSelection, _open)

@@ -1,0 +1,83 @@
+"""The blob store: the same behaviour in memory and in a folder, and nothing outside of it."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from medkg.contracts.errors import ConfigurationError, ContractError, ResourceUnavailableError
+from medkg.runtime.blobs import BlobStore, open_blobs
+
+
+@pytest.fixture(params=["memory", "folder"])
+def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> BlobStore:
+    return open_blobs("memory:" if request.param == "memory" else (tmp_path / "blobs").as_uri())
+
+
+async def test_what_is_put_can_be_got_and_is_written_once(blobs: BlobStore) -> None:
+    assert await blobs.get("a/b") is None
+    await blobs.put("a/b", b"first")
+    await blobs.put("a/b", b"second")
+    assert await blobs.get("a/b") == b"first"
+
+
+async def test_create_says_whether_it_was_the_first(blobs: BlobStore) -> None:
+    assert await blobs.create("a/b", b"first")
+    assert not await blobs.create("a/b", b"second")
+    assert await blobs.get("a/b") == b"first"
+
+
+async def test_replace_writes_whatever_is_there(blobs: BlobStore) -> None:
+    for data in (b"first", b"", b"third"):
+        await blobs.replace("a/b", data)
+        assert await blobs.get("a/b") == data
+
+
+async def test_of_many_that_write_at_once_one_wins_whole(blobs: BlobStore) -> None:
+    contents = [bytes([number]) * 50_000 for number in range(20)]
+    created = await asyncio.gather(*(blobs.create("a/b", data) for data in contents))
+    assert created.count(True) == 1
+    assert await blobs.get("a/b") == contents[created.index(True)]
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["", "/", "a/", "/a", "a//b", "..", "../x", "a/../b", "a/./b", ".hidden", "a\x00b", "a b", "a\\b", "é", "x" * 201]
+    + ["/".join("abcdefghi"), "a\n", "a/%2e%2e/b"],
+)
+async def test_what_is_no_key_is_refused_and_not_waited_for(blobs: BlobStore, key: str) -> None:
+    with pytest.raises(ContractError, match="is not a key"):
+        await blobs.get(key)
+    for write in (blobs.put, blobs.create, blobs.replace):
+        with pytest.raises(ContractError, match="is not a key"):
+            await write(key, b"x")
+
+
+async def test_a_folder_holds_each_blob_as_a_file(tmp_path: Path) -> None:
+    folder = tmp_path / "with space%20" / "blobs"
+    await open_blobs(folder.as_uri()).put("topologies/ab.json", b"{}")
+    assert [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()] == [
+        "topologies/ab.json"
+    ]
+
+
+async def test_a_store_that_does_not_work_is_a_resource_that_may_come_back(tmp_path: Path) -> None:
+    blobs = open_blobs(tmp_path.as_uri())
+    (tmp_path / "a").write_text("a file where a folder should be")
+    with pytest.raises(ResourceUnavailableError, match="reading blob a/b"):
+        await blobs.get("a/b")
+    with pytest.raises(ResourceUnavailableError, match=r"writing blob a/b \(1 bytes\)"):
+        await blobs.put("a/b", b"x")
+
+
+@pytest.mark.parametrize("location", ["", "blobs", "http://example.org", "ftp://x/y", "C:\\blobs"])
+def test_a_location_that_is_none_is_refused_with_what_would_do(location: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"file:///folder, s3://bucket/prefix or memory:"):
+        open_blobs(location)
+
+
+def test_a_bucket_is_opened_without_being_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "id")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_REGION", "eu-central-1")
+    assert isinstance(open_blobs("s3://bucket/some/prefix", endpoint="http://127.0.0.1:1"), BlobStore)
