@@ -67,7 +67,7 @@ def metric_lines() -> Iterator[str]:
 def openapi_text() -> str:
     """The OpenAPI document of the gateway; no part of it is asked for anything."""
     nothing = cast("Any", None)
-    parts = Parts(nothing, nothing, nothing, nothing, nothing, CollectorRegistry(), about={})
+    parts = Parts(nothing, nothing, nothing, nothing, nothing, CollectorRegistry())
     return json.dumps(create_app(parts).openapi(), indent=2, ensure_ascii=False, sort_keys=True) + "\n"
 
 

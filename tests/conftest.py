@@ -7,7 +7,7 @@ import pytest
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
-CORPUS = ROOT.parent / "shared" / "corpus"
+CORPUS = (ROOT.parent / "shared" / "corpus").resolve()
 
 pytest_plugins = ["tests.closing_summary", "tests.fixtures_fleet", "tests.fixtures_kafka", "tests.fixtures_postgres"]
 

@@ -4,7 +4,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -163,6 +163,7 @@ async def test_while_one_router_hands_out_pages_another_looks_on(engine: AsyncEn
     ("field", "equals", "column", "value"),
     [
         ("pdf_ir_ready", "true", "pdf_ir_ready", True),
+        ("pdf_ir_failed", "true", "pdf_ir_failed", True),
         ("pdf_downloaded", "true", "pdf_downloaded", True),
         ("post_pdf_started", "true", "post_pdf_started", True),
         ("current_stage", '"embed"', "current_stage", "embed"),
@@ -447,12 +448,13 @@ async def test_looking_for_what_is_due_among_ten_thousand_costs_milliseconds(eng
         for name, (statement, values, index) in statements.items():
             plan = await connection.execute(text(f"EXPLAIN {statement.text}"), values)
             assert index in "\n".join(plan.scalars()), name
-    for release in (
+    looks: tuple[Callable[[], Awaitable[int]], ...] = (
         lambda: waits.release_gates(published),
         lambda: waits.release_expired(published),
         lambda: waits.release_joins(published),
         lambda: waits.release_pages(published, tenant_bound=0),
-    ):
+    )
+    for look in looks:
         begun = time.perf_counter()
-        assert await release() == 0
+        assert await look() == 0
         assert time.perf_counter() - begun < 0.5  # about 5 to 60 ms; far from it, an index is not used

@@ -106,7 +106,7 @@ async def router(database_url: str, tmp_path: Path) -> AsyncIterator[Router]:
         blobs,
         pinned,
         publisher,
-        Admitter(waits, loader, pinned, settings.page_documents, lambda: next(clock)),
+        Admitter(waits, loader, pinned, settings.page_documents, clock=lambda: next(clock)),
         Parker(waits, pinned, "router-1", SOURCE, settings.page_documents),
         Releaser(waits, pinned, publisher, settings, "router-1", SOURCE),
     )
@@ -410,7 +410,10 @@ async def test_the_order_in_which_branches_come_changes_nothing(router: Router) 
     sent = []
     for order in (("embed", "extract"), ("extract", "embed")):
         for name in order:
-            fields = {"artefacts": {"extraction": inline("extraction", b"{}")}, "metadata": {"last": name}}
+            fields: dict[str, Any] = {
+                "artefacts": {"extraction": inline("extraction", b"{}")},
+                "metadata": {"last": name},
+            }
             await router.parker.park([arrival(BRANCHED, "kg", name, **fields)])
         await router.releaser.release_once()
         sent.append([without_time(item) for item in router.publisher.take()])

@@ -92,7 +92,8 @@ async def add_document(
     """A document that is under way, or done."""
     await run(
         engine,
-        "INSERT INTO documents (job_id, doc_id, tenant_id, is_known, last_event_at, page_number, leaves, finished_leaves) "
+        "INSERT INTO documents "
+        "(job_id, doc_id, tenant_id, is_known, last_event_at, page_number, leaves, finished_leaves) "
         "VALUES (:job, :doc, 'clinic', true, now(), :page, 1, CAST(:ends AS text[]))",
         job=job,
         doc=doc,

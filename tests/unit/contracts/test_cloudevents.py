@@ -56,8 +56,8 @@ def test_what_the_package_writes_we_read(envelope: Envelope) -> None:
     again = to_binary_event(event)
     found = read_envelope(list(again.headers.items()))
 
-    assert {name: getattr(found, name) for name in Envelope.__slots__ if name != "time"} == {
-        name: getattr(envelope, name) for name in Envelope.__slots__ if name != "time"
+    assert {name: getattr(found, name) for name in Envelope.__struct_fields__ if name != "time"} == {
+        name: getattr(envelope, name) for name in Envelope.__struct_fields__ if name != "time"
     }
     assert again.key == envelope.partitionkey
 

@@ -33,7 +33,7 @@ def binary(
 
 
 def structured(changes: dict[str, Any] | None = None, *, value: bytes | None = None, without: str = "") -> Record:
-    event = {name: text for name, text in (ATTRIBUTES | {"data": SUBMISSION} | (changes or {})).items()}
+    event: dict[str, Any] = ATTRIBUTES | {"data": SUBMISSION} | (changes or {})
     event.pop(without, None)
     data = json.dumps(event).encode() if value is None else value
     return Record("medkg.jobs.v1", 1, 42, None, data, list(STRUCTURED))

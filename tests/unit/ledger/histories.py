@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from medkg.contracts.cloudevents import Envelope
+from medkg.contracts.context import Metadata
 from medkg.contracts.ids import stable_id
 from medkg.contracts.messages import (
     EventType,
@@ -262,7 +263,7 @@ class _Passage:
 
     def tell(self) -> str:
         topology, rng = self.teller.topology, self.teller.rng
-        metadata = {"kind": rng.choice(["article", "note"])}
+        metadata: Metadata = {"kind": rng.choice(["article", "note"])}
         entry = topology.entry.name
         self._go_on(route_after(topology, entry, metadata))
         stages = [stage.name for stage in topology.stages if _type_of(topology, stage.name) not in _WITHOUT_WORK]
@@ -297,12 +298,16 @@ class _Passage:
             teller.say_stage(EventType.STAGE_STARTED, self.doc_id, stage)
             if rng.random() < 0.1:
                 failure = Failure("source_unavailable", "HTTP 503", retryable=True)
-                teller.say_stage(EventType.STAGE_RETRYING, self.doc_id, stage, attempt=rng.choice([1, 2]), failure=failure)
+                teller.say_stage(
+                    EventType.STAGE_RETRYING, self.doc_id, stage, attempt=rng.choice([1, 2]), failure=failure
+                )
             if rng.random() < 0.1:  # the worker was killed; another one takes over
                 teller.worker = f"worker-{rng.randint(2, 4)}"
                 teller.say_stage(EventType.STAGE_STARTED, self.doc_id, stage)
         duration = round(rng.uniform(0.1, 900.0), 3)
-        teller.say_stage(EventType.STAGE_COMPLETED, self.doc_id, stage, reused=reused, duration_ms=duration, route=route)
+        teller.say_stage(
+            EventType.STAGE_COMPLETED, self.doc_id, stage, reused=reused, duration_ms=duration, route=route
+        )
         if rng.random() < 0.05:  # done, but killed before its offset was stored: the next delivery finds the artefact
             teller.say_stage(EventType.STAGE_STARTED, self.doc_id, stage)
             teller.say_stage(EventType.STAGE_COMPLETED, self.doc_id, stage, reused=True, duration_ms=0.4, route=route)

@@ -66,8 +66,8 @@ class Job:
 
     def page(self, number: int, *documents: int, is_last: bool = False, **fields: Any) -> Event:
         found = tuple(IngestedDocument(doc_id(n), f"NCT{n:08}", f"file:///{n}.json") for n in documents)
-        report = PageReport(**({"number": number, "documents": found, "is_last": is_last} | fields))
-        return self.stage(EventType.STAGE_COMPLETED, "ingest", page=report)
+        given: dict[str, Any] = {"number": number, "documents": found, "is_last": is_last}
+        return self.stage(EventType.STAGE_COMPLETED, "ingest", page=PageReport(**(given | fields)))
 
     def page_failed(self, number: int) -> Event:
         return self.stage(EventType.STAGE_FAILED, "ingest", subject=f"{self.id}/page-{number}", failure=self.failure)

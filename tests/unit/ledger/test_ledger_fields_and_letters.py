@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from tests.unit.ledger.lifecycle import Job, doc_id
 
 from medkg.contracts.errors import ResourceUnavailableError
 from medkg.contracts.messages import DeadLetter, Failure, Position, encode
@@ -18,7 +19,6 @@ from medkg.storage.ledger_fields import set_field
 from medkg.storage.ledger_letters import HEADER, project_dead_letters
 from medkg.storage.ledger_projection import MAX_NOTICED, project
 from medkg.storage.ledger_reader import LedgerReader
-from tests.unit.ledger.lifecycle import Job, doc_id
 
 
 @asynccontextmanager
@@ -90,7 +90,7 @@ async def test_the_document_of_another_tenant_is_left_alone(engine: Engine) -> N
 
 @pytest.mark.parametrize("field", ["state", "job_id = '' --", "", "pdf_ir_ready "])
 async def test_only_gate_fields_can_be_set(engine: Engine, field: str) -> None:
-    with pytest.raises(ValueError, match="not a field that can be set; known: pdf_downloaded, pdf_ir_ready"):
+    with pytest.raises(ValueError, match="not a field that can be set; known: pdf_downloaded, pdf_ir_failed"):
         await set_field(engine, "default", Job().id, doc_id(1), field, True)
 
 
@@ -182,7 +182,7 @@ async def test_the_time_of_a_letter_is_whatever_its_producer_claims(engine: Engi
 async def test_what_a_table_cannot_hold_is_cut_from_a_letter(engine: Engine) -> None:
     bad = "\x00" + "x" * 100_000
     failure = Failure(bad, bad, bad, causes=(bad,) * 50)
-    fields = dict.fromkeys(("worker", "stage", "job_id", "tenant_id", "doc_id"), bad)
+    fields: dict[str, Any] = dict.fromkeys(("worker", "stage", "job_id", "tenant_id", "doc_id"), bad)
     await project_dead_letters(engine, [letter(1, failure=failure, position=Position(bad, 0, 0), **fields)])
     found = (await LedgerReader(engine).dead_letters())[0]
     assert len(found.message) == 4_000

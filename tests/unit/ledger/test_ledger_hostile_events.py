@@ -4,15 +4,15 @@ import json
 from typing import Any
 
 from sqlalchemy import text
+from tests.unit.ledger.lifecycle import PIPELINE, Event, Job, doc_id, job_id
 
 from medkg.contracts.ids import content_digest
 from medkg.contracts.messages import EventType, Failure, Fault, IngestedDocument, PipelineRef, Position, RefusedInput
 from medkg.storage.engine import Engine
 from medkg.storage.ledger_projection import ProjectionResult, project
-from tests.unit.ledger.lifecycle import PIPELINE, Event, Job, doc_id, job_id
 
 MEGABYTE = "x" * 1_000_000
-NUL = "a\x00b"
+NUL = "a\x00b\x1fc"  # and the character that separates the rows of a batch on their way into the database
 
 
 def raw(**fields: Any) -> bytes:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from tests.unit.ledger.histories import Event, History, history, shuffled_batches
 
 from medkg.storage.engine import Engine
 from medkg.storage.ledger_projection import project
-from tests.unit.ledger.histories import Event, History, history, shuffled_batches
 
 TABLES = ("jobs", "job_stages", "pages", "documents", "stage_runs", "rejections", "topologies")
 SEEDS = range(4)

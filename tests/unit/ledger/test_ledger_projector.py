@@ -7,6 +7,7 @@ import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 from sqlalchemy import text
+from tests.unit.ledger.lifecycle import Event, Job
 
 from medkg.contracts import topics
 from medkg.contracts.cloudevents import Headers, read_envelope
@@ -15,7 +16,6 @@ from medkg.contracts.messages import EventType, JobCompleted
 from medkg.ledger.projector import Projector
 from medkg.runtime.records import Record
 from medkg.storage.engine import Engine, open_engine
-from tests.unit.ledger.lifecycle import Event, Job
 
 
 def records(*events: Event, first: int = 0) -> list[Record]:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import text
+from tests.unit.ledger.lifecycle import BEGINNING, PIPELINE, Event, Job, doc_id
 
 from medkg.contracts.ids import content_digest
 from medkg.contracts.messages import DeadLetter, Failure, Fault, PipelineRef, Position, RefusedInput, encode
@@ -24,7 +25,6 @@ from medkg.storage.ledger_letters import HEADER, project_dead_letters
 from medkg.storage.ledger_projection import project
 from medkg.storage.ledger_reader import LedgerReader
 from medkg.storage.waits import Wait, WaitKind, Waits
-from tests.unit.ledger.lifecycle import BEGINNING, PIPELINE, Event, Job, doc_id
 
 OURS, THEIRS = "default", "other"
 
@@ -45,7 +45,9 @@ def letter(offset: int, **fields: Any) -> Record:
         "tenant_id": OURS,
         "doc_id": doc_id(1),
     }
-    return Record("medkg.dead-letter.v1", 0, offset, None, b"", [(HEADER, encode(DeadLetter(**(given | fields))))], offset)
+    return Record(
+        "medkg.dead-letter.v1", 0, offset, None, b"", [(HEADER, encode(DeadLetter(**(given | fields))))], offset
+    )
 
 
 def wait(kind: WaitKind, number: int, **fields: Any) -> Wait:
@@ -138,7 +140,11 @@ async def test_a_job_tells_what_it_waits_for(engine: Engine) -> None:
         ("join", 1, "embed: the other branches"),
         ("page", 1, "room for more documents of the tenant"),
     ]
-    assert [(item.kind, item.count) for item in (await reader.overview()).waiting] == [("gate", 2), ("join", 1), ("page", 2)]
+    assert [(item.kind, item.count) for item in (await reader.overview()).waiting] == [
+        ("gate", 2),
+        ("join", 1),
+        ("page", 2),
+    ]
     assert all(item.oldest_since.tzinfo for item in found.waiting)
 
 
@@ -156,7 +162,12 @@ async def test_a_document_tells_everything_that_was_done_to_it(engine: Engine) -
     found = await reader.document(OURS, job.id, doc_id(1))
     assert found is not None
     failure = FailureAnswer("kg", "stage_crashed", "it broke")
-    assert (found.source_id, found.uri, found.state, found.failure) == ("NCT00000001", "file:///1.json", "failed", failure)
+    assert (found.source_id, found.uri, found.state, found.failure) == (
+        "NCT00000001",
+        "file:///1.json",
+        "failed",
+        failure,
+    )
     runs = [(run.stage, run.state, run.reused, run.duration_ms, run.worker) for run in found.timeline]
     assert runs == [
         ("parse", "completed", False, 1.5, "worker-2"),
@@ -277,8 +288,12 @@ async def test_dead_letters_come_newest_first_and_can_be_narrowed_down(engine: E
     await project_dead_letters(engine, [letter(1), odd, letter(2)])
     assert [item.position.offset for item in await reader.dead_letters()] == [3, 2, 1]
     assert [item.position.offset for item in await reader.dead_letters(limit=1)] == [3]
-    for narrowed in ({"stage": "kg"}, {"code": "stage_crashed"}, {"job_id": Job(4).id}):
-        assert [item.position.offset for item in await reader.dead_letters(**narrowed)] == [3]
+    narrowed = (
+        await reader.dead_letters(stage="kg"),
+        await reader.dead_letters(code="stage_crashed"),
+        await reader.dead_letters(job_id=Job(4).id),
+    )
+    assert [[item.position.offset for item in found] for found in narrowed] == [[3], [3], [3]]
     assert await reader.dead_letters(stage="kg", code="payload_malformed") == []
     first = (await reader.dead_letters())[-1]
     assert (first.id, first.position) == ("medkg.parse.v1/2/1", PositionAnswer("medkg.parse.v1", 2, 1))

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from tests.unit.ledger.lifecycle import Event, Job, doc_id
 
 from medkg.contracts.messages import Failure, RefusedInput
 from medkg.storage.engine import Engine
 from medkg.storage.ledger_projection import FinishedJob, project
-from tests.unit.ledger.lifecycle import Event, Job, doc_id
 
 
 async def tell(engine: Engine, *events: Event) -> tuple[FinishedJob, ...]:

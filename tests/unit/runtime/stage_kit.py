@@ -17,7 +17,7 @@ from medkg.contracts.ids import content_digest
 from medkg.contracts.implementation import Host, Options, StageImplementation
 from medkg.contracts.messages import Artefact, EventType, StageEvent, StageRequest, encode
 from medkg.contracts.stages import STAGE_CONTRACTS, StageType, encode_artefact
-from medkg.contracts.topology import Policies, Policy, Topology
+from medkg.contracts.topology import Backoff, Policies, Policy, Topology
 from medkg.runtime.artefacts import Artefacts
 from medkg.runtime.blobs import BlobStore, open_blobs
 from medkg.runtime.metrics import Metrics
@@ -31,7 +31,7 @@ STAGES: list[dict[str, Any]] = [
     {"name": "parse", "type": "ParseStage", "depends_on": ["ingest"]},
     {"name": "chunk", "type": "ChunkStage", "depends_on": ["parse"]},
 ]
-PATIENT = Policy(attempts=3, backoff="exponential", initial_seconds=1, max_seconds=3, jitter_seconds=0)  # type: ignore[arg-type]  # pydantic reads the name
+PATIENT = Policy(attempts=3, backoff=Backoff.EXPONENTIAL, initial_seconds=1, max_seconds=3, jitter_seconds=0)
 
 
 def topology(stages: list[dict[str, Any]] | None = None, **fields: Any) -> Topology:
@@ -62,7 +62,7 @@ class Told:
 class ToldOnAThread(Told):
     """The same as a plain function."""
 
-    def execute(self, ctx: StageContext, value: Any) -> Any:  # type: ignore[override]  # a stage may be either
+    def execute(self, ctx: StageContext, value: Any) -> Any:
         self.calls.append((ctx, value))
         if self.raises:
             raise self.raises.pop(0)

@@ -46,7 +46,7 @@ async def test_what_is_small_travels_and_what_is_large_or_kept_is_stored(
         assert await artefacts.open(sent.without_inline()) == data
 
 
-@given(st.binary(max_size=64).map(lambda data: msgspec.json.encode(data)), st.integers(0, 64), st.booleans())
+@given(st.binary(max_size=64).map(msgspec.json.encode), st.integers(0, 64), st.booleans())
 async def test_whatever_is_made_can_be_opened(data: bytes, inline_bytes: int, is_kept: bool) -> None:
     artefacts = Artefacts(open_blobs("memory:"), inline_bytes)
     made = await artefacts.make("document", data, KEY, is_kept=is_kept)

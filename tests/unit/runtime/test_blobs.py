@@ -42,8 +42,12 @@ async def test_of_many_that_write_at_once_one_wins_whole(blobs: BlobStore) -> No
 
 @pytest.mark.parametrize(
     "key",
-    ["", "/", "a/", "/a", "a//b", "..", "../x", "a/../b", "a/./b", ".hidden", "a\x00b", "a b", "a\\b", "é", "x" * 201]
-    + ["/".join("abcdefghi"), "a\n", "a/%2e%2e/b"],
+    [
+        *("", "/", "a/", "/a", "a//b", "..", "../x", "a/../b", "a/./b", ".hidden"),
+        *("a\x00b", "a b", "a\n", "a\\b", "é", "a/%2e%2e/b"),
+        pytest.param("x" * 201, id="long"),
+        pytest.param("/".join("abcdefghi"), id="deep"),
+    ],
 )
 async def test_what_is_no_key_is_refused_and_not_waited_for(blobs: BlobStore, key: str) -> None:
     with pytest.raises(ContractError, match="is not a key"):

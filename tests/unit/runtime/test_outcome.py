@@ -1,6 +1,7 @@
 """What is published about a request: identities, traces, reasons."""
 
 from itertools import combinations
+from typing import Any
 
 import msgspec
 import pytest
@@ -16,7 +17,7 @@ from medkg.runtime.outcome import Narrator, failure_of, request_id, request_mess
 PINNED = topology()
 
 
-def narrator(**fields: object) -> Narrator:
+def narrator(**fields: Any) -> Narrator:
     envelope = read_envelope(record(request(PINNED)).headers)
     return Narrator("worker-1", "medkg/parse", "ParseStage", envelope, request(PINNED, **fields))
 

@@ -199,7 +199,7 @@ async def test_a_stage_that_crashes_while_it_is_opened_is_a_crash() -> None:
     shop = Shop()
     shop.raises = OSError("libcuda.so: not found")
     async with OpenStages({"told": shop.make()}, HOST) as stages:
-        with pytest.raises(StageCrashedError, match="opening told: OSError: libcuda.so: not found"):
+        with pytest.raises(StageCrashedError, match=r"opening told: OSError: libcuda\.so: not found"):
             await stages.get(definition())
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from medkg.contracts import topics
 from medkg.contracts.cloudevents import Message
-from medkg.contracts.errors import MedkgError, ResourceUnavailableError
+from medkg.contracts.errors import ContractError, MedkgError, ResourceUnavailableError
 from medkg.runtime import worker as worker_module
 from medkg.runtime.metrics import Metrics
 from medkg.runtime.records import Partition, Record
@@ -167,7 +168,7 @@ async def test_an_unreachable_broker_loses_nothing() -> None:
     async with at_work(handler, publisher) as (worker, intake):
         worker.accept(records(0, 1))
         await until(lambda: intake.stored.get(P0) == 2, "both stored in the end")
-    assert sorted(item.key for item in publisher.published) == ["0", "1"]
+    assert sorted(str(item.key) for item in publisher.published) == ["0", "1"]
 
 
 async def test_an_unavailable_store_is_waited_for() -> None:
@@ -184,6 +185,57 @@ async def test_results_that_kafka_refuses_become_a_dead_letter_and_block_nothing
         worker.accept(records(0, 1, 2))
         await until(lambda: intake.stored.get(P0) == 3, "all three settled")
     assert {item.key for item in publisher.published} == {"0", "2", "dead-1"}
+
+
+class Refusing(FakePublisher):
+    """Refuses what ``is_refused`` says, for good."""
+
+    def __init__(self, is_refused: Callable[[Message], bool]) -> None:
+        super().__init__()
+        self.is_refused = is_refused
+
+    async def publish(self, messages: Sequence[Message]) -> dict[int, str]:
+        bad = {index: "too large" for index, item in enumerate(messages) if self.is_refused(item)}
+        self.published += [item for index, item in enumerate(messages) if index not in bad]
+        return bad
+
+
+class Burying(Echo):
+    """Dead letters as a stage makes them: the message as it was, with the reason in the last header."""
+
+    def refuse(self, records: Sequence[Record], error: MedkgError) -> list[Message]:
+        headers = [("original", b"x" * 100), ("reason", b"why")]
+        letter = Message(topics.DEAD_LETTER, "dead", b"x" * 100, headers)
+        return [letter, Message(topics.LIFECYCLE, "failed", b"said", [])]
+
+
+async def test_a_message_too_large_for_its_own_dead_letter_is_left_where_the_letter_says_it_is() -> None:
+    handler, publisher = Burying(), Refusing(lambda item: item.key == "1" or len(item.value) >= 100)
+    async with at_work(handler, publisher) as (worker, intake):
+        worker.accept(records(0, 1, 2))
+        await until(lambda: intake.stored.get(P0) == 3, "all three settled")
+        assert worker.is_healthy
+    sent = {item.key: item for item in publisher.published}
+    assert (sent["dead"].value, sent["dead"].headers) == (b"", [("reason", b"why")])
+    assert sent["failed"].value == b"said"
+
+
+async def test_a_dead_letter_that_kafka_never_takes_stops_the_worker_instead_of_losing_a_record() -> None:
+    handler, publisher = Burying(), Refusing(lambda item: True)
+    async with at_work(handler, publisher, drain_seconds=0) as (worker, intake):
+        worker.accept(records(0))
+        await until(lambda: not worker.is_healthy, "the worker has stopped")
+        assert isinstance(worker.failure, ContractError)
+    assert intake.stored == {}
+
+
+async def test_a_partition_lost_before_anything_of_it_is_begun_leaves_no_other_paused() -> None:
+    handler, publisher = Echo(), FakePublisher()
+    async with at_work(handler, publisher, lanes=1, high_water=5, low_water=2) as (worker, intake):
+        worker.accept(records(*range(6)))
+        assert intake.is_paused
+        worker.lost([P0])
+        assert not intake.is_paused
 
 
 async def test_a_partition_taken_away_is_drained_and_its_offset_told() -> None:

@@ -17,7 +17,7 @@ from medkg.runtime.worker import WindowSettings, Worker
 
 PARTITIONS = (0, 1)
 HIGH, LOW, LANES = 6, 2, 3
-BATCH = 4  # most records of one delivery
+BATCH = 8  # most records of one delivery
 Place = tuple[int, int]  # partition, offset
 
 
@@ -35,11 +35,11 @@ class WorkerMachine(RuleBasedStateMachine):
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.retry_seconds = worker_module._RETRY_SECONDS
-        worker_module._RETRY_SECONDS = (0.0,)
+        worker_module._RETRY_SECONDS = (0.0,) * len(self.retry_seconds)  # type: ignore[assignment]  # as many
         self.committed = dict.fromkeys(PARTITIONS, 0)
         self.delivered = dict.fromkeys(PARTITIONS, 0)  # the end of what any worker has ever been given
         self.published: set[Place] = set()
-        self.outages = 0
+        self.is_broker_away = False
         self.fresh_worker()
 
     # the worker's surroundings
@@ -68,8 +68,7 @@ class WorkerMachine(RuleBasedStateMachine):
 
     async def publish(self, messages: Sequence[Message]) -> dict[int, str]:
         await asyncio.sleep(0)
-        if self.outages:
-            self.outages -= 1
+        if self.is_broker_away:
             raise ResourceUnavailableError("publishing: no broker")
         self.published |= {(int(item.topic), int(str(item.key))) for item in messages}
         return {}
@@ -106,19 +105,21 @@ class WorkerMachine(RuleBasedStateMachine):
             self.position[number] = self.committed[number]
 
     @precondition(lambda self: self.owned and not self.is_paused)
-    @rule(data=st.data(), count=st.integers(1, BATCH), is_settled=st.booleans())
-    def deliver(self, data: st.DataObject, count: int, is_settled: bool) -> None:
+    @rule(data=st.data(), count=st.integers(1, BATCH), is_lost_at_once=st.booleans())
+    def deliver(self, data: st.DataObject, count: int, is_lost_at_once: bool) -> None:
         number = data.draw(st.sampled_from(sorted(self.owned)))
         first = self.position[number]
         records = [Record("work", number, offset, b"k", b"v", []) for offset in range(first, first + count)]
-        self.run(self.accepted(records))
+        if is_lost_at_once:
+            self.owned.remove(number)
+        self.run(self.accepted(records, partition(number) if is_lost_at_once else None))
         self.position[number] = first + count
         self.delivered[number] = max(self.delivered[number], first + count)
-        if is_settled:
-            self.settle()
 
-    async def accepted(self, records: list[Record]) -> None:
+    async def accepted(self, records: list[Record], lost: Partition | None = None) -> None:
         self.worker.accept(records)
+        if lost is not None:  # before any lane has turned
+            self.worker.lost([lost])
 
     @precondition(lambda self: self.under_way)
     @rule(data=st.data())
@@ -128,9 +129,10 @@ class WorkerMachine(RuleBasedStateMachine):
             let_go.set()
         self.settle()
 
-    @rule(count=st.integers(1, 3))
-    def lose_the_broker(self, count: int) -> None:
-        self.outages = count
+    @rule(is_away=st.booleans())
+    def the_broker_goes_or_comes(self, is_away: bool) -> None:
+        self.is_broker_away = is_away
+        self.settle()
 
     @precondition(lambda self: self.owned)
     @rule(data=st.data())
@@ -172,7 +174,7 @@ class WorkerMachine(RuleBasedStateMachine):
     @invariant()
     def the_window_is_bounded(self) -> None:
         assert self.worker._load <= HIGH + BATCH + LANES  # LANES: of partitions that are gone
-        assert self.worker._in_flight <= LANES
+        assert sum(map(len, self.under_way.values())) <= LANES
         assert self.worker.is_healthy
 
     @invariant()
@@ -182,7 +184,7 @@ class WorkerMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Left in peace, a worker brings everything to its end."""
-        self.outages = 0
+        self.is_broker_away = False
         for number in PARTITIONS:
             self.assign(number)
         for _ in range(1_000):

@@ -1,9 +1,9 @@
 """The tables of the ledger: what is true of every job and document, and why.
 
-All but ``documents.pdf_ir_ready`` and direct writes of the other two PDF fields is a projection of the lifecycle
-events (:mod:`medkg.storage.ledger_projection`). A row holds *facts*, each merged by a rule that does not care about
-order or repetition; every ``state`` is a generated column, a function of the facts of its row. Hence the rows do not
-depend on the order, the repetition or the batching of the events.
+All but ``documents.pdf_ir_ready``, ``documents.pdf_ir_failed`` and direct writes of the other two PDF fields is a
+projection of the lifecycle events (:mod:`medkg.storage.ledger_projection`). A row holds *facts*, each merged by a
+rule that does not care about order or repetition; every ``state`` is a generated column, a function of the facts of
+its row. Hence the rows do not depend on the order, the repetition or the batching of the events.
 
 Times are those of the events, never the projector's clock. ``state_before`` (and ``duration_us_before``) are what the
 row's last write found: the exact step from one state to the next, from which the counters of ``jobs`` and
@@ -29,7 +29,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from medkg.storage.engine import METADATA
 
 CHANNEL = "medkg_ledger"  # NOTIFY: something changed that a gate or a held page may be waiting for
-GATE_FIELDS = frozenset({"pdf_downloaded", "pdf_ir_ready", "post_pdf_started"})
+GATE_FIELDS = frozenset({"pdf_downloaded", "pdf_ir_ready", "pdf_ir_failed", "post_pdf_started"})
 
 _TEXT = Text(collation="C")  # code point order: the same as Python's, so that both merge alike
 _TIME = DateTime(timezone=True)
@@ -153,6 +153,7 @@ DOCUMENTS = Table(
     Column("retry_count_per_stage", JSONB, nullable=False, server_default=text("'{}'")),
     _flag("pdf_downloaded"),
     _flag("pdf_ir_ready"),
+    _flag("pdf_ir_failed"),
     _flag("post_pdf_started"),
     _flag("did_work"),
     Column("finished_leaves", ARRAY(_TEXT), nullable=False, server_default=text("'{}'")),

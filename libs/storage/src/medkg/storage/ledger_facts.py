@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 
 import msgspec
 
@@ -28,7 +29,7 @@ from medkg.contracts.messages import (
     encode,
 )
 from medkg.contracts.stages import StageType
-from medkg.storage.ledger_merge import Row
+from medkg.storage.ledger_merge import SEPARATOR, Row
 from medkg.storage.ledger_rows import DOCUMENTS, JOBS, PAGES, REJECTIONS, STAGE_RUNS
 
 MAX_MESSAGE = 4_000  # characters of a failure's message that are kept
@@ -105,8 +106,8 @@ def event_time(value: str) -> datetime:
 
 
 def clean(value: str, limit: int) -> str:
-    """Text as PostgreSQL can hold it (no NUL), cut to ``limit`` characters."""
-    return value[:limit].replace("\x00", "\ufffd")
+    """Text as it can be merged into a table (no NUL, no separator), cut to ``limit`` characters."""
+    return value[:limit].replace("\x00", "\ufffd").replace(SEPARATOR, "\ufffd")
 
 
 def _stage_event(facts: Facts, envelope: Envelope, data: bytes) -> None:
@@ -260,7 +261,8 @@ def _job_admitted(facts: Facts, envelope: Envelope, data: bytes) -> None:
     _number("revision", job.revision)
     admitted = (at, clean(job.source, 200), encode(job.selection).decode())
     _add_job(facts, job.job_id, job.tenant_id, job.pipeline, job.revision, at, admitted=admitted)
-    if job.topology and content_digest(job.topology.encode()) == job.pipeline.digest and "\x00" not in job.topology:
+    is_sound = job.topology == clean(job.topology, len(job.topology))
+    if job.topology and is_sound and content_digest(job.topology.encode()) == job.pipeline.digest:
         facts.topologies[job.pipeline.digest] = [job.pipeline.digest, job.topology]
 
 
@@ -333,6 +335,7 @@ def _check_pipeline(pipeline: PipelineRef) -> None:
     _name("pipeline digest", pipeline.digest)
 
 
+@lru_cache(maxsize=8_192)  # the events of a batch share most of their names
 def _name(what: str, value: str) -> str:
     if not _NAME.fullmatch(value):
         raise ValueError(f"{what} {value[:80]!r} is not a name of 1 to 200 visible characters without spaces")

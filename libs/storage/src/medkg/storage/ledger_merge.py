@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 Row = list[Any]
+SEPARATOR = "\x1f"  # ASCII unit separator: in no text that is merged
 
 
 class Rule(Enum):
@@ -71,13 +72,15 @@ class MergedTable:
             merge(known, row)
 
     def upsert(self, *, remember: Sequence[str] = ()) -> str:
-        """The statement that merges arrays of columns, bound as ``:column``, into the table.
+        """The statement that merges columns, bound as ``:column`` (see :meth:`parameters`), into the table.
 
         ``remember`` are columns whose value before the write is kept as ``COLUMN_before``.
         """
         names = ", ".join(f'"{name}"' for name in self.columns)
         pairs = zip(self.columns, self._types, strict=True)
-        arrays = ", ".join(f"CAST(:{name} AS {kind}[])" for name, kind in pairs)
+        arrays = ", ".join(
+            _ARRAYS.get(kind, "CAST(:{name} AS {kind}[])").format(name=name, kind=kind) for name, kind in pairs
+        )
         values = ", ".join(self._value(index) for index in range(len(self.columns)))
         sets = [*self._sets, *(f"{name}_before = old.{name}" for name in remember)]
         action = f"UPDATE SET {', '.join(sets)}" if sets else "NOTHING"
@@ -86,14 +89,20 @@ class MergedTable:
             f"ON CONFLICT ({', '.join(self._keys)}) DO {action}"
         )
 
-    def parameters(self, rows: Iterable[Row]) -> dict[str, list[Any]]:
-        """The rows as arrays by column, sorted by key: every writer locks rows in the same order."""
+    def parameters(self, rows: Iterable[Row]) -> dict[str, Any]:
+        """The rows by column, sorted by key: every writer locks rows in the same order.
+
+        Raises:
+            ValueError: a text holds :data:`SEPARATOR`.
+        """
         ordered = sorted(rows, key=lambda row: row[: len(self._keys)])
         columns: Iterator[Sequence[Any]] = zip(*ordered, strict=True)
-        return {
-            name: [encode(value) for value in column] if (encode := self._encoders.get(index)) else list(column)
-            for index, (name, column) in enumerate(zip(self.columns, columns, strict=True))
-        }
+        bound: dict[str, Any] = {}
+        for index, (name, kind, column) in enumerate(zip(self.columns, self._types, columns, strict=True)):
+            encode = self._encoders.get(index)
+            values = [encode(value) for value in column] if encode else list(column)
+            bound[name] = _WRITERS[kind](values) if kind in _WRITERS else values
+        return bound
 
     def _value(self, index: int) -> str:
         name = f'new."{self.columns[index]}"'
@@ -192,6 +201,17 @@ def _add(at: int) -> Callable[[Row, Row], None]:
     return merge
 
 
+def _joined(texts: list[str]) -> str:
+    whole = SEPARATOR + SEPARATOR.join(texts)
+    if whole.count(SEPARATOR) != len(texts):
+        raise ValueError("merging rows: a text holds the character that separates them")
+    return whole
+
+
+def _flags(values: list[bool]) -> str:
+    return f"{{{','.join('t' if value else 'f' for value in values)}}}"
+
+
 def _words(value: frozenset[str]) -> str:
     return " ".join(sorted(value))
 
@@ -224,4 +244,11 @@ _SQL = {
     ),
     Rule.ADD: "{old} + {new}",
 }
+# The driver writes an array element by element; one text that PostgreSQL takes apart costs a tenth of that. What comes
+# before the first separator is dropped: string_to_array makes no element of an empty text.
+_ARRAYS = {
+    "text": "(string_to_array(CAST(:{name} AS text), chr(31)))[2:]",
+    "boolean": "CAST(CAST(:{name} AS text) AS boolean[])",
+}
+_WRITERS: dict[str, Callable[[list[Any]], str]] = {"text": _joined, "boolean": _flags}
 _ENCODERS: dict[Rule, Callable[[Any], str]] = {Rule.UNION: _words, Rule.HIGHEST_BY_KEY: _json}

@@ -211,22 +211,29 @@ WHERE coalesce(u.documents, 0) + coalesce(h.documents, 0) + (l.place - 1) * w.ne
 ORDER BY l.place, w.arrived_at, w.wait_id
 LIMIT :limit FOR UPDATE OF w SKIP LOCKED""")
 
+# The fields of a document that a gate may wait for, beside the retries of a stage.
+GATE_COLUMNS = (
+    "pdf_ir_ready",
+    "pdf_ir_failed",
+    "pdf_downloaded",
+    "post_pdf_started",
+    "current_stage",
+    "pipeline_name",
+    "pipeline_version",
+)
+_CASES = "\n      ".join(f"WHEN '{name}' THEN to_jsonb(d.{name})" for name in GATE_COLUMNS)
+
 # What is looked through is narrow: only rows that are due are fetched whole.
-_DUE_GATES = text("""
+_DUE_GATES = text(f"""
 SELECT w.* FROM waits w
 WHERE w.state = 'waiting' AND w.wait_id IN (
   SELECT n.wait_id FROM waits n JOIN documents d ON d.job_id = n.job_id AND d.doc_id = n.doc_id
   WHERE n.kind = 'gate' AND n.state = 'waiting'
     AND n.equals = CASE n.ledger_field
-      WHEN 'pdf_ir_ready' THEN to_jsonb(d.pdf_ir_ready)
-      WHEN 'pdf_downloaded' THEN to_jsonb(d.pdf_downloaded)
-      WHEN 'post_pdf_started' THEN to_jsonb(d.post_pdf_started)
-      WHEN 'current_stage' THEN to_jsonb(d.current_stage)
-      WHEN 'pipeline_name' THEN to_jsonb(d.pipeline_name)
-      WHEN 'pipeline_version' THEN to_jsonb(d.pipeline_version)
+      {_CASES}
       ELSE d.retry_count_per_stage -> substr(n.ledger_field, length('retry_count_per_stage.') + 1)
     END)
-ORDER BY w.arrived_at LIMIT :limit FOR UPDATE OF w SKIP LOCKED""")
+ORDER BY w.arrived_at LIMIT :limit FOR UPDATE OF w SKIP LOCKED""")  # noqa: S608  constants
 
 _EXPIRED_GATES = text("""
 SELECT w.* FROM waits w WHERE w.kind = 'gate' AND w.state = 'waiting' AND w.due_at <= now()

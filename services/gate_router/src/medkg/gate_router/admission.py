@@ -31,8 +31,8 @@ class Admitter:
     loader: TopologyLoader
     pinned: PinnedTopologies
     page_documents: int
-    selections: Selections = field(default_factory=lambda: SELECTIONS)
     clock: Callable[[], int] = lambda: time.time_ns() // 1_000
+    selections: Selections = field(default_factory=lambda: SELECTIONS)
 
     async def admit(self, records: Sequence[Record]) -> list[Message]:
         """What is to be said about these job events. The admitted ones wait for room when this returns.

@@ -32,7 +32,7 @@ async def open_router(host: ServiceHost) -> AsyncIterator[HandleBatch]:
             await migrate(engine)
         waits = Waits(engine)
         worker = host.settings.worker_id
-        admitter = Admitter(waits, host.topologies, host.pinned, settings.page_documents, known_selections())
+        admitter = Admitter(waits, host.topologies, host.pinned, settings.page_documents, selections=known_selections())
         parker = Parker(waits, host.pinned, worker, SOURCE, settings.page_documents)
         releaser = Releaser(waits, host.pinned, host.publisher, settings, worker, SOURCE)
         releasing = asyncio.create_task(releaser.run(), name="releaser")

@@ -4,15 +4,15 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 import uvicorn
 
 from medkg.contracts.errors import ConfigurationError, ResourceUnavailableError
 from medkg.gateway.http import create_app
-from medkg.gateway.parts import Parts
+from medkg.gateway.parts import About, Parts
 from medkg.gateway.settings import GatewaySettings
 from medkg.haystack.retrieval import HybridSearch
 from medkg.runtime.broker import Publisher, job_event
@@ -27,6 +27,7 @@ from medkg.storage.transactions import translated
 log = logging.getLogger(__name__)
 
 EVENT_SOURCE = "medkg-gateway"
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +45,23 @@ class KafkaJobs:
 
 
 @asynccontextmanager
-async def serving_gateway(host: ServiceHost, *, port: int | None = None) -> AsyncIterator[str]:
+async def serving_gateway(
+    host: ServiceHost, *, port: int | None = None, services: Sequence[str] = ()
+) -> AsyncIterator[str]:
     """The gateway at work in this process; yields its URL. ``port`` overrules the setting.
 
+    ``services`` are the names of those that are at work in this process, for ``/v1/status``.
+
     Raises:
-        ConfigurationError: the address is taken.
+        ConfigurationError: the address is taken, or no database is named.
+        ResourceUnavailableError: the database does not answer.
     """
     settings = from_environment(GatewaySettings)
-    listener = _listen(settings.host, settings.port if port is None else port)
-    engine = open_engine(host.database_url)
-    search = HybridSearch(host.settings.data_dir)
     async with AsyncExitStack() as stack:
-        stack.callback(listener.close)
+        listener = stack.enter_context(_listen(settings.host, settings.port if port is None else port))
+        engine = open_engine(host.database_url)
         stack.push_async_callback(engine.dispose)
+        search = HybridSearch(host.settings.data_dir)
         stack.push_async_callback(search.aclose)
         async with translated("starting the gateway"):
             await migrate(engine)
@@ -67,12 +72,22 @@ async def serving_gateway(host: ServiceHost, *, port: int | None = None) -> Asyn
             graph=GraphReader(engine),
             pipelines=host.topologies,
             registry=host.metrics.registry,
-            about={"broker": host.kafka.bootstrap, "services": [], "stores": {"data": str(host.settings.data_dir)}},
+            about=About(host.kafka.bootstrap, tuple(services), {"data": str(host.settings.data_dir)}),
             admission_seconds=settings.admission_seconds,
             max_body_bytes=settings.max_body_bytes,
             selections=known_selections(),
+            host_names=_names_of(settings.host),
         )
-        server = _Server(uvicorn.Config(create_app(parts), log_config=None, access_log=False, lifespan="off"))
+        config = uvicorn.Config(
+            create_app(parts),
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            lifespan="off",
+            ws="none",
+            timeout_graceful_shutdown=max(1, round(host.settings.drain_seconds)),
+        )
+        server = _Server(config)
         serving = asyncio.create_task(server.serve(sockets=[listener]), name="gateway")
         try:
             yield "http://{}:{}".format(*listener.getsockname()[:2])
@@ -84,8 +99,9 @@ async def serving_gateway(host: ServiceHost, *, port: int | None = None) -> Asyn
 class _Server(uvicorn.Server):
     """Leaves the signals to the process: it stops everything in order."""
 
-    def install_signal_handlers(self) -> None:
-        return
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -97,11 +113,16 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
+def _names_of(address: str) -> frozenset[str] | None:
+    """How clients may call a gateway that listens on an address: one on loopback only as this machine calls itself."""
+    return _LOOPBACK | {address} if address in _LOOPBACK or address.startswith("127.") else None
+
+
 async def _serve(settings: RuntimeSettings, kafka: KafkaSettings) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with running([], settings, kafka, stop.set) as (host, _), serving_gateway(host) as url:
+    async with running([], settings, kafka, stop.set) as (host, _), serving_gateway(host, services=["gateway"]) as url:
         log.info("serving the gateway at %s", url)
         await stop.wait()
     return 0

@@ -7,7 +7,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from medkg.contracts.errors import ConfigurationError, MedkgError, PipelineConfigError, ResourceUnavailableError
+from medkg.contracts.errors import MedkgError, ResourceUnavailableError
 from medkg.contracts.messages import Fault
 from medkg.storage.ledger_answers import FaultAnswer
 
@@ -60,10 +60,7 @@ def _medkg(_: Request, error: Exception) -> JSONResponse:
         return answer(404, error.code, error.message)
     if isinstance(error, ResourceUnavailableError):
         return answer(503, error.code, error.message, hint="try again in a moment")
-    if isinstance(error, PipelineConfigError):
-        return answer(404, error.code, error.message)
-    status = 400 if isinstance(error, ConfigurationError) else 500
-    return answer(status, error.code if isinstance(error, MedkgError) else "internal_error", str(error))
+    return answer(500, error.code if isinstance(error, MedkgError) else "internal_error", str(error))
 
 
 def _validation(_: Request, error: Exception) -> JSONResponse:
@@ -76,4 +73,7 @@ def _http(_: Request, error: Exception) -> JSONResponse:
     status = error.status_code if isinstance(error, HTTPException) else 500
     detail = str(error.detail) if isinstance(error, HTTPException) else str(error)
     code = {404: "not_found", 405: "method_not_allowed", 413: "payload_too_large"}.get(status, "http_error")
-    return answer(status, code, detail)
+    response = answer(status, code, detail)
+    if isinstance(error, HTTPException):
+        response.headers.update(error.headers or {})  # 405 says what is allowed
+    return response

@@ -1,16 +1,15 @@
 """Searching passages and walking the graph."""
 
-import dataclasses
-from typing import Annotated, Any
+from typing import Annotated
 
-import msgspec
 from fastapi import APIRouter, Query
 
+from medkg.gateway.answers import SearchResult, search_result
 from medkg.gateway.jobs import Tenant
 from medkg.gateway.parts import Parts
 from medkg.storage.graph_answers import GraphAnswer
 
-Question = Annotated[str, Query(min_length=1, max_length=2_000)]
+Question = Annotated[str, Query(min_length=1, max_length=2_000, pattern=r"^[^\x00]*$")]  # no database takes a NUL
 
 
 def routes(parts: Parts) -> APIRouter:
@@ -20,11 +19,9 @@ def routes(parts: Parts) -> APIRouter:
     @router.get("/search", summary="Passages that answer a question")
     async def search(
         q: Question, tenant_id: Tenant = "default", limit: Annotated[int, Query(ge=1, le=100)] = 10
-    ) -> dict[str, Any]:
+    ) -> SearchResult:
         """Words, vectors and term weights, fused by reciprocal rank. `legs_missing` names what could not be asked."""
-        answer = await parts.search.search(tenant_id, q, limit)
-        hits = [{"rank": rank} | _plain(hit) for rank, hit in enumerate(answer.hits, start=1)]
-        return {"query": q, "hits": hits, "legs_missing": answer.legs_missing, "took_ms": answer.took_ms}
+        return search_result(q, await parts.search.search(tenant_id, q, limit))
 
     @router.get("/graph", summary="An entity and what is claimed about it")
     async def graph(
@@ -34,9 +31,3 @@ def routes(parts: Parts) -> APIRouter:
         return await parts.graph.find(tenant_id, entity, limit)
 
     return router
-
-
-def _plain(hit: Any) -> dict[str, Any]:
-    fields = {field.name: getattr(hit, field.name) for field in dataclasses.fields(hit)}
-    plain: dict[str, Any] = msgspec.to_builtins(fields)
-    return plain

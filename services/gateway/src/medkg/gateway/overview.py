@@ -1,17 +1,28 @@
 """The fleet as a whole: status, pipelines, what was given up and what was refused."""
 
-import dataclasses
 import json
+from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import PlainTextResponse
 from prometheus_client import generate_latest
 
+from medkg.contracts.errors import PipelineConfigError
+from medkg.contracts.topology import Topology
+from medkg.gateway.answers import (
+    DeadLetterList,
+    FleetStatus,
+    Health,
+    PipelineList,
+    PipelineSummary,
+    RejectionList,
+)
+from medkg.gateway.faults import NotFoundError
+from medkg.gateway.jobs import Limit, Tenant
 from medkg.gateway.parts import Parts
 
-Text = Annotated[str, Query(max_length=200)]
-Limit = Annotated[int, Query(ge=1, le=1_000)]
+Text = Annotated[str, Query(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
 
 def routes(parts: Parts) -> APIRouter:
@@ -19,46 +30,70 @@ def routes(parts: Parts) -> APIRouter:
     router = APIRouter(tags=["fleet"])
 
     @router.get("/v1/status", summary="Everything at a glance")
-    async def status() -> dict[str, Any]:
-        overview = await parts.ledger.overview()
-        return parts.about | {field.name: getattr(overview, field.name) for field in dataclasses.fields(overview)}
+    async def status() -> FleetStatus:
+        """The services of this process, where they keep things, and counts over all tenants."""
+        found, about = await parts.ledger.overview(), parts.about
+        return FleetStatus(
+            broker=about.broker,
+            services=about.services,
+            stores=dict(about.stores),
+            jobs=found.jobs,
+            documents=found.documents,
+            waiting=found.waiting,
+            rejections=found.rejections,
+            dead_letters=found.dead_letters,
+        )
 
     @router.get("/v1/pipelines", summary="The pipelines a job can name")
-    async def pipelines() -> dict[str, Any]:
+    async def pipelines() -> PipelineList:
+        """All that are in force. `faults` says which files are not, and why."""
         shown = []
         for name in parts.pipelines.names():
-            topology = parts.pipelines.get(name)
-            shown.append(
-                {
-                    "name": topology.name,
-                    "version": topology.version,
-                    "digest": topology.digest,
-                    "description": topology.description,
-                    "applicable_sources": topology.applicable_sources,
-                    "stages": [stage.name for stage in topology.stages],
-                }
-            )
-        return {"pipelines": shown, "faults": [str(problem) for problem in parts.pipelines.problems()]}
+            with suppress(PipelineConfigError):  # it has gone since its name was read
+                shown.append(_summary(parts.pipelines.get(name)))
+        return PipelineList(shown, [str(problem) for problem in parts.pipelines.problems()])
 
     @router.get("/v1/pipelines/{name}", summary="A pipeline as it is pinned")
     async def pipeline(name: Annotated[str, Path(pattern=r"^[a-z-]{1,63}$")]) -> dict[str, Any]:
-        topology: dict[str, Any] = json.loads(parts.pipelines.get(name).canonical_json)
+        """The canonical JSON of the topology: a job that starts now is pinned to it by its SHA-256."""
+        try:
+            topology: dict[str, Any] = json.loads(parts.pipelines.get(name).canonical_json)
+        except PipelineConfigError as error:
+            raise NotFoundError(error.message) from error
         return topology
 
     @router.get("/v1/dead-letters", summary="Messages that could not be handled, newest first")
-    async def dead_letters(job_id: Text = "", stage: Text = "", code: Text = "", limit: Limit = 100) -> dict[str, Any]:
-        return {"dead_letters": await parts.ledger.dead_letters(job_id=job_id, stage=stage, code=code, limit=limit)}
+    async def dead_letters(
+        tenant_id: Tenant = "default", job_id: Text = "", stage: Text = "", code: Text = "", limit: Limit = 100
+    ) -> DeadLetterList:
+        """Those of a tenant. A message that could not even be read names none: it is shown to the tenant `default`."""
+        found = await parts.ledger.dead_letters(tenant_id=tenant_id, job_id=job_id, stage=stage, code=code, limit=limit)
+        return DeadLetterList(found)
 
     @router.get("/v1/rejections", summary="Job events that were refused, newest first")
-    async def rejections(limit: Limit = 100) -> dict[str, Any]:
-        return {"rejections": await parts.ledger.rejections(limit=limit)}
+    async def rejections(tenant_id: Tenant = "default", limit: Limit = 100) -> RejectionList:
+        """Those of a tenant. An event that names no tenant is shown to the tenant `default`."""
+        return RejectionList(await parts.ledger.rejections(tenant_id=tenant_id, limit=limit))
 
-    @router.get("/healthz", include_in_schema=False)
-    async def healthz() -> dict[str, str]:
-        return {"status": "ok"}
+    @router.get("/healthz", summary="Whether this process answers")
+    async def healthz() -> Health:
+        """Says nothing of Kafka or the database: a restart of the gateway would not cure them."""
+        return Health()
 
-    @router.get("/metrics", include_in_schema=False)
+    @router.get("/metrics", summary="Metrics for Prometheus", response_class=PlainTextResponse)
     async def metrics() -> PlainTextResponse:
+        """Text exposition format 0.0.4."""
         return PlainTextResponse(generate_latest(parts.registry), media_type="text/plain; version=0.0.4")
 
     return router
+
+
+def _summary(topology: Topology) -> PipelineSummary:
+    return PipelineSummary(
+        name=topology.name,
+        version=topology.version,
+        digest=topology.digest,
+        description=topology.description,
+        applicable_sources=topology.applicable_sources,
+        stages=[stage.name for stage in topology.stages],
+    )

@@ -38,10 +38,10 @@ class Ledger(Protocol):
     async def document(self, tenant_id: str, job_id: str, doc_id: str) -> JobDocument | None: ...
 
     async def dead_letters(
-        self, *, job_id: str = "", stage: str = "", code: str = "", limit: int = 100
+        self, *, tenant_id: str | None = None, job_id: str = "", stage: str = "", code: str = "", limit: int = 100
     ) -> list[DeadLetterAnswer]: ...
 
-    async def rejections(self, *, limit: int = 100) -> list[Rejection]: ...
+    async def rejections(self, *, tenant_id: str | None = None, limit: int = 100) -> list[Rejection]: ...
 
     async def overview(self) -> Overview: ...
 
@@ -63,8 +63,17 @@ class Pipelines(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class About:
+    """This process, as ``/v1/status`` describes it: its broker, the services in it, and where they keep things."""
+
+    broker: str = ""
+    services: tuple[str, ...] = ()
+    stores: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Parts:
-    """Everything that the routes use. ``about`` describes the process for ``/v1/status``."""
+    """Everything that the routes use. ``host_names``: how the gateway may be called by its clients; None: anyhow."""
 
     publisher: JobPublisher
     ledger: Ledger
@@ -72,7 +81,8 @@ class Parts:
     graph: Graph
     pipelines: Pipelines
     registry: CollectorRegistry
-    about: dict[str, object]
+    about: About = About()
     admission_seconds: float = 10.0
     max_body_bytes: int = 1_048_576
     selections: Mapping[str, type[BaseModel]] = field(default_factory=lambda: SELECTIONS)
+    host_names: frozenset[str] | None = None

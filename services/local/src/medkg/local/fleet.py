@@ -144,7 +144,9 @@ async def fleet(options: FleetOptions, on_failure: Callable[[], None]) -> AsyncI
         stack.enter_context(health)
         gateway_url = ""
         if GATEWAY in chosen:
-            gateway_url = await stack.enter_async_context(serving_gateway(host, port=options.gateway_port))
+            gateway_url = await stack.enter_async_context(
+                serving_gateway(host, port=options.gateway_port, services=chosen)
+            )
         stack.callback(remove_note, data_dir)
         write_note(data_dir, gateway_url=gateway_url, broker=bootstrap, services=list(chosen))
         yield Fleet(host, at_work, gateway_url, _describe(options, chosen, bootstrap, gateway_url, health.address))
