@@ -72,7 +72,8 @@ def test_dead_letters_can_be_narrowed_down(medkg: Medkg, gateway: respx.MockRout
     result = medkg("dead-letters", "list", "--job", "3f0c", "--stage", "parse", "--code", "stage_timeout")
     assert "no dead letters that match" in result.stdout
     params = dict(route.calls.last.request.url.params)
-    assert params == {"job_id": JOB_ID, "stage": "parse", "code": "stage_timeout", "limit": "50"}
+    narrowed = {"job_id": JOB_ID, "stage": "parse", "code": "stage_timeout"}
+    assert params == narrowed | {"tenant_id": "default", "limit": "50"}
 
 
 def test_a_dead_letter_is_shown_with_its_causes_and_its_place_in_kafka(medkg: Medkg, gateway: respx.MockRouter) -> None:

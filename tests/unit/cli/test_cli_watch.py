@@ -139,3 +139,9 @@ def test_jobs_json_is_what_the_gateway_said_on_one_line(medkg: Medkg, gateway: r
 def test_no_jobs_says_how_to_make_one(medkg: Medkg, gateway: respx.MockRouter) -> None:
     gateway.get("/v1/jobs").respond(json={"jobs": [], "next": None})
     assert "medkg submit --help" in medkg("jobs").stdout
+
+
+def test_the_job_of_another_tenant_is_asked_for_in_its_name(medkg: Medkg, gateway: respx.MockRouter, job: Job) -> None:
+    route = gateway.get(JOB_PATH).respond(json=job())
+    assert medkg("watch", JOB_ID, "--tenant", "oncology").exit_code == 0
+    assert {call.request.url.params["tenant_id"] for call in route.calls} == {"oncology"}

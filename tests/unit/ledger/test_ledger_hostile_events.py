@@ -130,6 +130,12 @@ async def test_a_rejection_from_nowhere_is_passed_over(engine: Engine) -> None:
         assert len((await project_between_good_ones(engine, event)).refused) == 1, (partition, offset)
 
 
+async def test_a_page_that_completed_without_saying_what_it_held_is_passed_over(engine: Engine) -> None:
+    event = Job().event(EventType.STAGE_COMPLETED, raw(doc_id=""), subject=f"{job_id()}/page-3")
+    (refused,) = (await project_between_good_ones(engine, event)).refused
+    assert "without a document or a page report" in refused.reason
+
+
 async def test_a_topology_is_kept_only_under_its_own_digest(engine: Engine) -> None:
     forged = Job(number=1).admitted(topology='{"stages": []}')
     await project(engine, [forged])

@@ -1,9 +1,9 @@
 """Running a stage under its policy: a time limit, and short retries inside the window."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
-from contextlib import suppress
 from random import SystemRandom
 from typing import Any
 
@@ -117,16 +117,27 @@ async def _on_a_thread(
 ) -> Any:
     """Run a plain function. Its time counts from when a thread takes it: waiting for one is nobody's failure."""
     loop = asyncio.get_running_loop()
-
-    def bound() -> None:
-        with suppress(RuntimeError):  # nobody waits for the result any more
-            limit.reschedule(loop.time() + policy.timeout_seconds)
+    begun: list[float] = []
+    timer: asyncio.TimerHandle | None = None
 
     def work() -> Any:
-        loop.call_soon_threadsafe(bound)
+        begun.append(time.monotonic())
         return opened.stage.execute(ctx, value)
 
-    return await loop.run_in_executor(executor, work)
+    def look() -> None:  # cheaper than a word from the thread when it begins
+        nonlocal timer
+        left = policy.timeout_seconds - (time.monotonic() - begun[0] if begun else 0.0)
+        if left > 0:
+            timer = loop.call_later(left, look)
+        else:
+            limit.reschedule(loop.time())
+
+    look()
+    try:
+        return await loop.run_in_executor(executor, work)
+    finally:
+        if timer is not None:
+            timer.cancel()
 
 
 def _is_worth_retrying(error: BaseException) -> bool:

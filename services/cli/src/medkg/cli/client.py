@@ -34,10 +34,11 @@ class Answer(Generic[T]):
 
 
 class GatewayClient:
-    """One connection to one gateway. Raises FleetUnreachable, NotFound or CommandError, nothing else."""
+    """One connection to one gateway, for a tenant. Raises FleetUnreachable, NotFound or CommandError, nothing else."""
 
-    def __init__(self, base_url: str) -> None:
+    def __init__(self, base_url: str, tenant_id: str = "default") -> None:
         self.base_url = base_url
+        self._tenant_id = tenant_id
         # A proxy of the environment knows nothing of this machine's loopback.
         self._http = httpx.Client(base_url=base_url, timeout=_TIMEOUT, trust_env=not _is_loopback(base_url))
 
@@ -65,18 +66,20 @@ class GatewayClient:
         return self._get("/v1/jobs", answers.JobList, tenant_id=tenant_id, limit=limit, before=before)
 
     def job(self, job_id: str) -> Answer[answers.Job]:
-        return self._get(f"/v1/jobs/{_segment(job_id)}", answers.Job)
+        return self._get(f"/v1/jobs/{_segment(job_id)}", answers.Job, tenant_id=self._tenant_id)
 
     def documents(
         self, job_id: str, state: str = "", limit: int = 100, after: str = ""
     ) -> Answer[answers.DocumentList]:
         """One page of a job's documents."""
         path = f"/v1/jobs/{_segment(job_id)}/documents"
-        return self._get(path, answers.DocumentList, state=state, limit=limit, after=after)
+        query = {"tenant_id": self._tenant_id, "state": state, "after": after}
+        return self._get(path, answers.DocumentList, limit=limit, **query)
 
     def document(self, job_id: str, doc_id: str) -> Answer[answers.JobDocument]:
         """A document with its timeline."""
-        return self._get(f"/v1/jobs/{_segment(job_id)}/documents/{_segment(doc_id)}", answers.JobDocument)
+        path = f"/v1/jobs/{_segment(job_id)}/documents/{_segment(doc_id)}"
+        return self._get(path, answers.JobDocument, tenant_id=self._tenant_id)
 
     def search(self, query: str, tenant_id: str, limit: int = 10) -> Answer[answers.SearchResult]:
         return self._get("/v1/search", answers.SearchResult, q=query, tenant_id=tenant_id, limit=limit)
@@ -87,11 +90,11 @@ class GatewayClient:
     def dead_letters(
         self, job_id: str = "", stage: str = "", code: str = "", limit: int = 100
     ) -> Answer[answers.DeadLetterList]:
-        path = "/v1/dead-letters"
-        return self._get(path, answers.DeadLetterList, job_id=job_id, stage=stage, code=code, limit=limit)
+        query = {"tenant_id": self._tenant_id, "job_id": job_id, "stage": stage, "code": code}
+        return self._get("/v1/dead-letters", answers.DeadLetterList, limit=limit, **query)
 
     def rejections(self, limit: int = 100) -> Answer[answers.RejectionList]:
-        return self._get("/v1/rejections", answers.RejectionList, limit=limit)
+        return self._get("/v1/rejections", answers.RejectionList, tenant_id=self._tenant_id, limit=limit)
 
     def pipeline(self, name: str) -> Answer[dict[str, Any]]:
         """A topology as JSON."""

@@ -98,7 +98,7 @@ def _list(
     tenant: str | None = None,
     limit: int = 50,
 ) -> None:
-    with session.client() as client:
+    with session.client(tenant) as client:
         job_id = resolve_job(client, job, session.tenant(tenant)) if job else ""
         answer = client.dead_letters(job_id, stage, code, limit)
     if session.as_json:

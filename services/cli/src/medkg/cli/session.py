@@ -69,8 +69,9 @@ class Session:
         console.file.write("".join(f"{line.rstrip()}\n" for line in capture.get().splitlines()))
         console.file.flush()  # a reader that has gone is noticed here, not at the end of the interpreter
 
-    def client(self) -> GatewayClient:
-        return GatewayClient(self.settings.gateway)
+    def client(self, tenant: str | None = None) -> GatewayClient:
+        """A connection for a tenant: the one that the command's flag names, or the one of the settings."""
+        return GatewayClient(self.settings.gateway, self.tenant(tenant))
 
     def tenant(self, flag: str | None) -> str:
         return flag or self.settings.tenant

@@ -81,7 +81,7 @@ def submit(
         return
     if not as_json:
         session.show(Text.assemble("job ", (job_id, "bold"), f" {state}"))
-    with session.client() as client:
+    with session.client(tenant) as client:
         job = watch_job(session, client, job_id, timeout_seconds=timeout, is_new=True)
     code = exit_code_of(job, allow_failures=allow_failures)
     if code is not Exit.OK:

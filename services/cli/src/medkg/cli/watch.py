@@ -45,7 +45,7 @@ def watch(
 ) -> None:
     """Watch a job until it ends: stages, rates, failures, what it waits for."""
     session = session_of(ctx, as_json)
-    with session.client() as client:
+    with session.client(tenant) as client:
         job_id = resolve_job(client, job, session.tenant(tenant))
         seen: list[str] = []
 
@@ -69,7 +69,7 @@ def jobs(
 ) -> None:
     """List jobs, newest first."""
     session = session_of(ctx, as_json)
-    with session.client() as client:
+    with session.client(tenant) as client:
         answer = client.jobs(session.tenant(tenant), limit)
     if as_json:
         session.emit(answer.raw)
