@@ -16,8 +16,7 @@ T = TypeVar("T")
 
 _ATTEMPTS = 5
 _LOST = {"40001", "40P01"}  # serialization failure, deadlock
-# Classes of SQLSTATE that a server which comes back will not repeat: connection, resources, operator, system, and a
-# table that is missing because the service that makes it has not started yet.
+# Classes of SQLSTATE that a server which comes back will not repeat: connection, resources, operator, system.
 _PASSING = ("08", "53", "57", "58")
 
 
