@@ -8,12 +8,12 @@ BIN := .venv/bin
 STAMP := .venv/.installed-$(shell pwd | cksum | cut -d' ' -f1)
 MANIFESTS := pyproject.toml uv.lock $(wildcard */pyproject.toml */*/pyproject.toml)
 
-.PHONY: help install demo test test-unit test-flow test-kafka test-corpus coverage benchmark check check-format check-lint \
-	check-types check-imports check-docs format docs kafka postgres clean
+.PHONY: help install demo test test-unit test-flow test-kafka test-corpus chaos coverage benchmark benchmark-check check check-format \
+	check-lint check-types check-imports check-docs format docs kafka postgres clean
 
 help: ## this list (0 s)
 	@awk 'BEGIN { FS = ":.*## "; print "make TARGET [ARGS=...]\n" } \
-		/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+		/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@printf '\nExample: make test-unit ARGS="-k routing -x"\n'
 
 install: $(STAMP) ## set up .venv as uv.lock says (30 s once, then 0 s)
@@ -43,11 +43,17 @@ test-kafka: $(STAMP) ## everything that wants a real Apache Kafka (3 min)
 test-corpus: $(STAMP) ## every real record beside the checkout (3 min)
 	@$(BIN)/pytest -m corpus $(ARGS)
 
+chaos: $(STAMP) ## every fault on every kind of service, 2,000 documents; prints what was survived (10 min)
+	@MEDKG_CHAOS=long $(BIN)/pytest -s tests/chaos $(ARGS)
+
 coverage: $(STAMP) ## all tests, branches counted; the report is htmlcov/index.html (12 min)
 	@$(BIN)/pytest --cov --cov-report=html --cov-report=term:skip-covered $(ARGS)
 
-benchmark: $(STAMP) ## what a hop costs, on a real Kafka: ARGS="--documents 2000" (1 min)
+benchmark: $(STAMP) ## medkg beside its peers on a real Kafka: ARGS="--only medkg --documents 2000" (15 min)
 	@$(BIN)/python -m benchmarks.run $(ARGS)
+
+benchmark-check: $(STAMP) ## is medkg slower than recorded, against its peers? (5 min)
+	@$(BIN)/python -m benchmarks.check $(ARGS)
 
 check: check-format check-lint check-types check-imports check-docs ## all checks that run no test (30 s, then 5 s)
 

@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 from pydantic import BaseModel
 
-from medkg.contracts import document, errors, jobs, messages, topics, topology
+from medkg.contracts import document, errors, jobs, messages, pdf, topics, topology
 from medkg.contracts.cloudevents import schema_uri
 from medkg.contracts.stages import STAGE_CONTRACTS, StageType
 
@@ -35,6 +35,7 @@ MESSAGE_TYPES: tuple[type[msgspec.Struct], ...] = (
     document.AdapterRequest,
     document.RawPayload,
     document.IngestPage,
+    document.FileLocations,
     document.StoredFile,
     document.Document,
     document.QualityReport,
@@ -53,6 +54,9 @@ MESSAGE_TYPES: tuple[type[msgspec.Struct], ...] = (
     messages.JobRejected,
     messages.JobCompleted,
     messages.DeadLetter,
+    messages.LetterDecision,
+    messages.BreakerChange,
+    pdf.PdfRequested,
 )
 DOOR_TYPES: tuple[type[BaseModel], ...] = (
     jobs.JobSubmission,
@@ -75,18 +79,25 @@ def schemas() -> Files:
 def error_table() -> Files:
     """Every error with its code, from the tree in the errors module."""
     rows = [
-        "| code | error | what it means | tried again | a document counts as |",
-        "|---|---|---|---|---|",
+        "| code | error | what it means | tried again | opens a breaker | document in the ledger | `ce_errorcode` "
+        "| what to do |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     meanings = _meanings_of_errors()
     for error in (each for each in errors.all_errors() if each.__module__ == errors.__name__):
         depth = len(error.__mro__) - len(errors.MedkgError.__mro__)
         name = "&nbsp;" * 4 * depth + f"`{error.__name__}`"
-        retried = "yes" if error.retryable else "no"
-        rows.append(f"| `{error.code}` | {name} | {meanings[error.__name__]} | {retried} | {error.disposition.value} |")
+        retried, trips = ("yes" if is_so else "no" for is_so in (error.retryable, error.trips_breaker))
+        told = (f"`{error.disposition.value}`", f"`{error.event_code()}`", error.remedy.replace("|", "\\|"))
+        row = (f"`{error.code}`", name, meanings[error.__name__], retried, trips, *told)
+        rows.append(f"| {' | '.join(row)} |")
     intro = (
-        "A code is stable: it stands in events, the ledger, dead letters and metrics. What is *rejected* can never "
-        "pass, because the content is at fault; what has *failed* may pass when it is redriven."
+        "A code is stable: it stands in events (`failure.code` in the data, and with the prefix "
+        "`org.medicalkg.error.` as the CloudEvents attribute `errorcode` of `stage.failed` and `stage.retrying`), in "
+        "the ledger (`failure_code`), in dead letters and in metrics. A document that met an error for good stands in "
+        "the ledger as *rejected* where its content is at fault and the same bytes can never pass, and as *failed* "
+        "where a redrive may pass. Errors that open a breaker count when a policy has one; how breakers, retries and "
+        "limits work is in [resilience](../guides/resilience.md)."
     )
     return {"errors.md": _page("Errors", intro, rows)}
 
@@ -108,6 +119,8 @@ def topic_table() -> Files:
     rows.append(_topic(topics.MINERU_QUEUE, [messages.EventType.PDF_REQUESTED], "document", "gate-router", "mineru"))
     letter = "every service; the message as it was, with the reason in the header `medkg_dead_letter`"
     rows.append(_topic(topics.DEAD_LETTER, [], "as it was", letter, "operators"))
+    change = [messages.EventType.BREAKER_CHANGED]
+    rows.append(_topic(topics.BREAKERS, change, "breaker", "stage services", "stage services; compacted"))
     intro = (
         "Every message is a CloudEvent 1.0 in Kafka binary mode: its attributes are `ce_` headers, its data is the "
         "JSON value. The data of each event type is described in [schemas](schemas). A stage's topic follows from its "

@@ -11,15 +11,29 @@ from prometheus_client.metrics import MetricWrapperBase
 from pydantic_settings import BaseSettings
 from rich.text import Text
 
+from medkg.chunk.settings import ChunkSettings
 from medkg.cli.app import app
 from medkg.cli.exits import EXIT_CODES
+from medkg.download.settings import DownloadSettings
 from medkg.embed.settings import EmbedSettings
 from medkg.gate_router.settings import RouterSettings
 from medkg.gateway.http import create_app
 from medkg.gateway.parts import Parts
+from medkg.gateway.searching import SearchSettings
 from medkg.gateway.settings import GatewaySettings
-from medkg.ingest.settings import ClinicalTrialsSettings, FilesSettings
+from medkg.haystack.opensearch.settings import OpenSearchSettings
+from medkg.ingest.settings import (
+    ClinicalTrialsSettings,
+    CoreSettings,
+    FilesSettings,
+    PmcFulltextSettings,
+    UnpaywallSettings,
+)
 from medkg.ledger.projector import Projector
+from medkg.ledger.schedule import Schedule
+from medkg.ledger.settings import LedgerSettings
+from medkg.mineru.metrics import MineruMetrics
+from medkg.mineru.settings import MineruSettings
 from medkg.runtime.metrics import Metrics
 from medkg.runtime.settings import KafkaSettings, RuntimeSettings
 
@@ -27,9 +41,18 @@ SETTINGS: tuple[tuple[str, type[BaseSettings]], ...] = (
     ("Every service", RuntimeSettings),
     ("Kafka", KafkaSettings),
     ("The gate-router", RouterSettings),
+    ("The ledger service", LedgerSettings),
     ("The gateway", GatewaySettings),
+    ("The gateway's searches", SearchSettings),
+    ("OpenSearch", OpenSearchSettings),
     ("Ingest: files", FilesSettings),
     ("Ingest: ClinicalTrials.gov", ClinicalTrialsSettings),
+    ("Ingest: Unpaywall", UnpaywallSettings),
+    ("Ingest: CORE", CoreSettings),
+    ("Ingest: PMC full texts", PmcFulltextSettings),
+    ("Download", DownloadSettings),
+    ("The MinerU service", MineruSettings),
+    ("Chunk", ChunkSettings),
     ("Embed", EmbedSettings),
 )
 COMPUTED = {"worker_id": "host name and process id"}  # defaults that differ from process to process, in words
@@ -53,7 +76,9 @@ def settings_lines() -> Iterator[str]:
 def metric_lines() -> Iterator[str]:
     """One row for each metric that a process of medkg's own may show."""
     registry = Metrics().registry
+    MineruMetrics(registry)
     Projector(cast("Any", None), registry)  # registers what the ledger service counts; never asked to project
+    Schedule(cast("Any", None), LedgerSettings(), registry)
     yield from ("| metric | kind | labels | what it says |", "|---|---|---|---|")
     for collector in registry._collector_to_names:  # no public way to list them before they are used
         wrapped = cast("MetricWrapperBase", collector)
@@ -67,7 +92,7 @@ def metric_lines() -> Iterator[str]:
 def openapi_text() -> str:
     """The OpenAPI document of the gateway; no part of it is asked for anything."""
     nothing = cast("Any", None)
-    parts = Parts(nothing, nothing, nothing, nothing, nothing, CollectorRegistry())
+    parts = Parts(nothing, nothing, nothing, nothing, nothing, nothing, CollectorRegistry())
     return json.dumps(create_app(parts).openapi(), indent=2, ensure_ascii=False, sort_keys=True) + "\n"
 
 

@@ -9,7 +9,13 @@ from hypothesis import settings
 ROOT = Path(__file__).resolve().parents[1]
 CORPUS = (ROOT.parent / "shared" / "corpus").resolve()
 
-pytest_plugins = ["tests.closing_summary", "tests.fixtures_fleet", "tests.fixtures_kafka", "tests.fixtures_postgres"]
+pytest_plugins = [
+    "tests.closing_summary",
+    "tests.fixtures_fleet",
+    "tests.fixtures_kafka",
+    "tests.fixtures_opensearch",
+    "tests.fixtures_postgres",
+]
 
 # The same examples in every run of CI: new ones are looked for where somebody is there to look at them.
 settings.register_profile("ci", derandomize=True, deadline=None)

@@ -24,7 +24,7 @@ from medkg.runtime.settings import KafkaSettings, RuntimeSettings
 from medkg.storage.engine import Engine, migrate, open_engine
 from medkg.storage.graph_reader import GraphReader
 
-STAGES = [stage for stage in StageType if stage not in {StageType.DOWNLOAD, StageType.GATE}]
+STAGES = [stage for stage in StageType if stage is not StageType.GATE]
 ALL_SERVICES: tuple[Service, ...] = (*(stage_service(stage) for stage in STAGES), GATE_ROUTER, LEDGER)
 ENDED = ("completed", "completed_with_failures", "rejected")
 
@@ -91,9 +91,11 @@ class FleetUnderTest:
         """The row of a job once it has ended; fails with what there is when it does not in time."""
         return await ended_job(self.engine, job_id, seconds=seconds)
 
-    async def until(self, sql: str, is_met: Callable[[list[Any]], bool], what: str, *, seconds: float = 30) -> Any:
+    async def until(
+        self, sql: str, is_met: Callable[[list[Any]], bool], what: str, *, seconds: float = 30, **parameters: Any
+    ) -> Any:
         """The first row of the first answer that meets a condition."""
-        return await until_rows(self.engine, sql, is_met, what, seconds=seconds)
+        return await until_rows(self.engine, sql, is_met, what, seconds=seconds, **parameters)
 
     async def rows(self, sql: str, **parameters: Any) -> list[Any]:
         """Rows of the fleet's database."""

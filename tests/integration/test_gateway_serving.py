@@ -86,14 +86,14 @@ async def test_a_submission_reaches_the_broker(host: ServiceHost) -> None:
         response = await client.post("/v1/jobs", json=SUBMISSION, headers={"idempotency-key": "mine"})
     assert (response.status_code, response.json()) == (
         202,
-        {"job_id": job_id_of("medkg-gateway", "mine"), "state": "submitted"},
+        {"job_id": job_id_of("medkg-gateway", f"{SUBMISSION['tenant_id']}/mine"), "state": "submitted"},
     )
 
 
 async def test_a_word_in_the_ledger_is_the_answer(host: ServiceHost, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEDKG_GATEWAY_ADMISSION_SECONDS", "30")
     engine = open_engine(host.database_url)
-    job_id = job_id_of("medkg-gateway", "mine")
+    job_id = job_id_of("medkg-gateway", f"{SUBMISSION['tenant_id']}/mine")
     async with serving_gateway(host, port=0) as url, httpx.AsyncClient(base_url=url) as client:
         headers = {"idempotency-key": "mine"}
         asking = asyncio.create_task(client.post("/v1/jobs", json=SUBMISSION, headers=headers))

@@ -13,7 +13,7 @@ from medkg.storage import notices
 from medkg.storage.engine import migrate, open_engine
 from medkg.storage.ledger import CHANNEL
 from medkg.storage.ledger_fields import set_field
-from medkg.storage.notices import listen
+from medkg.storage.notices import EVERYTHING, Notice, listen, read_notice
 
 pytestmark = pytest.mark.postgres
 
@@ -31,8 +31,10 @@ class Ear:
 
     def __init__(self) -> None:
         self.woken = 0
+        self.heard: list[Notice] = []
 
-    def __call__(self) -> None:
+    def __call__(self, notice: Notice) -> None:
+        self.heard.append(notice)
         self.woken += 1
 
     async def more_than(self, before: int) -> None:
@@ -75,6 +77,20 @@ async def test_a_gate_field_that_is_set_wakes_whoever_waits_for_it(engine: Async
         before = ear.woken
         await set_field(engine, "clinic", "job", "doc", "pdf_ir_ready", True)
         await ear.more_than(before)
+
+
+async def test_a_notice_names_the_document(engine: AsyncEngine) -> None:
+    await add_document(engine, "doc")
+    async with listening(engine) as ear:
+        before = ear.woken
+        await set_field(engine, "clinic", "job", "doc", "pdf_ir_ready", True)
+        await ear.more_than(before)
+        assert ear.heard[-1] == Notice(documents=(("job", "doc"),))
+
+
+@pytest.mark.parametrize("payload", ["", "{", "[]", '{"documents": [["a"]]}', "[" * 5_000])
+def test_a_notice_that_cannot_be_read_may_mean_anything(payload: str) -> None:
+    assert read_notice(payload) == EVERYTHING
 
 
 async def test_notices_of_other_channels_and_of_undone_transactions_wake_nobody(engine: AsyncEngine) -> None:

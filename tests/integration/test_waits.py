@@ -25,7 +25,7 @@ from tests.integration.waits_kit import (
     waiting,
 )
 
-from medkg.storage import waits as waits_module
+from medkg.storage import waits_sql
 from medkg.storage.engine import migrate, open_engine
 from medkg.storage.ledger_fields import set_field
 from medkg.storage.waits import Admission, WaitKind, Waits
@@ -359,57 +359,6 @@ async def released(engine: AsyncEngine, *names: str) -> None:
     )
 
 
-async def test_after_a_broker_forgot_exactly_what_is_missing_waits_again(engine: AsyncEngine) -> None:
-    waits = Waits(engine)
-    await add_job(engine, documents=5)
-    await waits.park([wait(f"page{number}", page=number) for number in range(6)])
-    await add_page(engine, 0)
-    await add_page(engine, 1)
-    await add_page(engine, 2)
-    await add_page(engine, 3)
-    await add_document(engine, "done", page=0, is_done=True)
-    await add_document(engine, "lost", page=1)
-    await add_document(engine, "at-gate", page=2)
-    await add_document(engine, "was-at-gate", page=2)
-    await add_document(engine, "met", page=3)
-    await waits.park(
-        [gate("g-waiting", doc="at-gate"), gate("g-released", doc="was-at-gate"), gate("g-done", doc="done")]
-    )
-    await waits.park([branch("met", "a"), branch("met", "b")])
-    await released(engine, "page0", "page1", "page2", "page3", "page4", "g-released", "g-done", "met-a", "met-b")
-
-    assert await waits.restore_lost() == 5
-    # page1: its document is nowhere; page4: it was handed out and never came; the others go on from where they waited
-    assert await waiting(engine) == {"page1", "page4", "page5", "g-waiting", "g-released", "met-a", "met-b"}
-    assert await waits.restore_lost() == 0
-
-
-async def test_a_next_page_that_was_lost_on_its_way_is_asked_for_again(engine: AsyncEngine) -> None:
-    waits = Waits(engine)
-    await add_job(engine, documents=1)
-    await add_page(engine, 0)
-    await add_document(engine, "done", page=0, is_done=True)
-    await waits.park([wait("page0")])
-    await released(engine, "page0")
-    assert await waits.restore_lost() == 1  # page 1 waits nowhere, and nobody else would ask for it
-    assert await waiting(engine) == {"page0"}
-
-    await released(engine, "page0")
-    await run(engine, "UPDATE pages SET is_last = true")
-    assert await waits.restore_lost() == 0
-
-
-async def test_a_document_that_waits_for_a_lost_branch_is_brought_again(engine: AsyncEngine) -> None:
-    waits = Waits(engine)
-    await add_job(engine, documents=1)
-    await add_page(engine, 0, is_last=True)
-    await add_document(engine, "half", page=0)
-    await waits.park([wait("page0"), branch("half", "a")])
-    await released(engine, "page0")
-    assert await waits.restore_lost() == 1
-    assert await waiting(engine) == {"page0", "half-a"}
-
-
 # cost
 
 
@@ -438,11 +387,11 @@ async def test_looking_for_what_is_due_among_ten_thousand_costs_milliseconds(eng
         )
     await run(engine, "ANALYZE")
     waits, published = Waits(engine), Published()
-    statements = {
-        "gates": (waits_module._DUE_GATES, {"limit": 500}, "waits_waiting"),
-        "expired": (waits_module._EXPIRED_GATES, {"limit": 500}, "waits_due"),
-        "joins": (waits_module._COMPLETE_JOINS, {"limit": 1_500}, "waits_waiting"),
-        "pages": (waits_module._DUE_PAGES, {"bound": 0, "limit": 50}, "waits_waiting"),
+    statements: dict[str, tuple[Any, dict[str, Any], str]] = {
+        "gates": (waits_sql.DUE_GATES, {"limit": 500, "topics": [], "rooms": []}, "waits_waiting"),
+        "expired": (waits_sql.EXPIRED_GATES, {"limit": 500, "topics": [], "rooms": []}, "waits_due"),
+        "joins": (waits_sql.COMPLETE_JOINS, {"limit": 1_500}, "waits_waiting"),
+        "pages": (waits_sql.DUE_PAGES, {"bound": 0, "parked": 0, "limit": 50}, "waits_waiting"),
     }
     async with engine.begin() as connection:
         for name, (statement, values, index) in statements.items():

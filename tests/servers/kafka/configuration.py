@@ -48,8 +48,12 @@ COMMON: Mapping[str, str] = MappingProxyType(
 )
 
 
-def server_properties(port: int, controller_port: int, data: Path) -> str:
-    """The text of ``server.properties`` for a broker on 127.0.0.1."""
+def server_properties(port: int, controller_port: int, data: Path, proxied: tuple[int, int] | None = None) -> str:
+    """The text of ``server.properties`` for a broker on 127.0.0.1.
+
+    ``proxied`` is (port, port of a proxy in front of it): a further listener that clients are told to reach through the
+    proxy.
+    """
     settings = {
         **COMMON,
         "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
@@ -57,4 +61,8 @@ def server_properties(port: int, controller_port: int, data: Path) -> str:
         "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
         "log.dirs": str(data),
     }
+    if proxied is not None:
+        settings["listener.security.protocol.map"] += ",PROXIED:PLAINTEXT"
+        settings["listeners"] += f",PROXIED://127.0.0.1:{proxied[0]}"
+        settings["advertised.listeners"] += f",PROXIED://127.0.0.1:{proxied[1]}"
     return "".join(f"{name}={value}\n" for name, value in settings.items())

@@ -29,11 +29,13 @@ class KafkaFailed(Exception):
 class KafkaServer:
     """A broker with its data in ``folder``. Usable as a context manager, which stops it at the end.
 
+    ``proxied`` is (port, port of a proxy in front of it): it listens there too, for clients that come by the proxy.
     Acknowledged records survive :meth:`kill`; clients find the restarted broker at the same address.
     """
 
-    def __init__(self, folder: Path, *, jars: Path) -> None:
+    def __init__(self, folder: Path, *, jars: Path, proxied: tuple[int, int] | None = None) -> None:
         self.folder = folder
+        self._proxied = proxied
         self._classpath = f"{jars}/*"
         self._process: subprocess.Popen[bytes] | None = None
         self._port = 0
@@ -125,7 +127,7 @@ class KafkaServer:
     def _configure(self, port: int, controller_port: int) -> None:
         self._port = port
         data = self.folder / "data"
-        self._properties.write_text(server_properties(port, controller_port, data))
+        self._properties.write_text(server_properties(port, controller_port, data, self._proxied))
         if not (data / "meta.properties").exists():
             command = ["kafka.tools.StorageTool", "format", "-t", _CLUSTER_ID, "-c", str(self._properties)]
             done = subprocess.run(

@@ -73,11 +73,11 @@ def test_dead_letters_can_be_narrowed_down(medkg: Medkg, gateway: respx.MockRout
     assert "no dead letters that match" in result.stdout
     params = dict(route.calls.last.request.url.params)
     narrowed = {"job_id": JOB_ID, "stage": "parse", "code": "stage_timeout"}
-    assert params == narrowed | {"tenant_id": "default", "limit": "50"}
+    assert params == narrowed | {"tenant_id": "default", "limit": "50", "state": "dead"}
 
 
 def test_a_dead_letter_is_shown_with_its_causes_and_its_place_in_kafka(medkg: Medkg, gateway: respx.MockRouter) -> None:
-    gateway.get("/v1/dead-letters").respond(json={"dead_letters": [LETTER | {"id": 41}, LETTER]})
+    gateway.get("/v1/dead-letters", params={"id": "42"}).respond(json={"dead_letters": [LETTER]})
     result = medkg("dead-letters", "show", "42")
     assert result.exit_code == 0
     assert "because XMLSyntaxError: line 1" in result.stdout
@@ -86,7 +86,7 @@ def test_a_dead_letter_is_shown_with_its_causes_and_its_place_in_kafka(medkg: Me
 
 
 def test_an_unknown_dead_letter_is_not_found(medkg: Medkg, gateway: respx.MockRouter) -> None:
-    gateway.get("/v1/dead-letters").respond(json={"dead_letters": [LETTER]})
+    gateway.get("/v1/dead-letters").respond(json={"dead_letters": []})
     assert medkg("dead-letters", "show", "43").exit_code == 4
 
 

@@ -44,6 +44,42 @@ def test_a_hit_shows_rank_title_score_document_section_and_passage(medkg: Medkg,
     assert dict(route.calls.last.request.url.params) == {"q": "sciatica", "tenant_id": "lab", "limit": "3"}
 
 
+def test_filters_and_wishes_go_to_the_gateway_as_they_were_said(medkg: Medkg, gateway: respx.MockRouter) -> None:
+    route = gateway.get("/v1/search").respond(json=found(hit()))
+    result = medkg(
+        *("search", "x", "--source", "files", "--source", "pmc", "--phase", "phase 3", "--year-from", "2010"),
+        *("--no-retracted", "--leg", "bm25", "--by-document", "--neighbours", "1", "--explain", "--offset", "20"),
+    )
+    assert result.exit_code == 0
+    params = route.calls.last.request.url.params
+    assert params.get_list("source") == ["files", "pmc"]
+    assert {name: params[name] for name in params if name not in ("source", "q", "tenant_id", "limit")} == {
+        "phase": "phase 3",
+        "year_from": "2010",
+        "retracted": "false",
+        "leg": "bm25",
+        "by_document": "true",
+        "neighbours": "1",
+        "explain": "true",
+        "offset": "20",
+    }
+
+
+def test_an_explanation_says_what_each_leg_gave_and_neighbours_stand_around_the_hit(
+    medkg: Medkg, gateway: respx.MockRouter
+) -> None:
+    shares = [{"leg": "bm25", "rank": 1, "score": 12.5, "weight": 1.0, "share": 0.1667}]
+    beside = [{"ordinal": 0, "text": "What stood before."}, {"ordinal": 2, "text": "What came after."}]
+    explained = hit(explanation=shares, neighbours=beside, ordinal=1, also=2, rerank_score=0.75)
+    gateway.get("/v1/search").respond(json=found(explained) | {"more": True})
+    said = " ".join(medkg("search", "sciatica", "--explain").stdout.split())
+    assert "bm25 rank 1 score 12.5000 weight 1 gave 0.1667" in said
+    assert "rerank score 0.7500" in said
+    assert "and 2 passages more" in said
+    assert said.index("What stood before.") < said.index("for at least six weeks") < said.index("What came after.")
+    assert "more with --offset 1" in said
+
+
 def test_words_of_the_query_are_marked_in_the_passage(medkg: Medkg, gateway: respx.MockRouter) -> None:
     gateway.get("/v1/search").respond(json=found(hit(text="Two trials of a trial; nothing retrial.")))
     result = medkg("search", "which trials", env={"FORCE_COLOR": "1"}, color=True)
@@ -85,7 +121,10 @@ def test_markup_and_control_characters_of_a_passage_are_harmless(medkg: Medkg, g
 
 def test_a_missing_index_is_said(medkg: Medkg, gateway: respx.MockRouter) -> None:
     gateway.get("/v1/search").respond(json=found(hit(), legs_missing=("dense",)))
-    assert "the dense index did not answer" in medkg("search", "x").stderr
+    assert "the ranking is without dense: it did not answer" in medkg("search", "x").stderr
+    why = {"missing": {"dense": "no embedder for qwen3"}}
+    gateway.get("/v1/search").respond(json=found(hit(), legs_missing=("dense",)) | why)
+    assert "the ranking is without dense: no embedder for qwen3" in medkg("search", "x").stderr
 
 
 def test_no_hit_is_no_failure(medkg: Medkg, gateway: respx.MockRouter) -> None:

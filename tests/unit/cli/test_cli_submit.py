@@ -117,6 +117,28 @@ def test_study_numbers_are_read_in_any_spelling(medkg: Medkg, gateway: respx.Moc
     assert sent(route)["selection"] == {"ids": ["NCT01339377", "NCT00004980"], "limit": 5}
 
 
+@pytest.mark.parametrize(
+    ("source", "arguments", "selection"),
+    [
+        (
+            "unpaywall",
+            ("--ids", "10.5555/a,10.5555/b,c(1) 10.5555/a"),
+            {"ids": ["10.5555/a", "10.5555/b,c(1)"]},
+        ),
+        ("pmc-fulltext", ("--ids", "PMC1, PMC22", "--ids", "PMC3"), {"ids": ["PMC1", "PMC22", "PMC3"]}),
+        ("core", ("--ids", "12,34"), {"ids": [12, 34]}),
+        ("core", ("--query", "heart", "--limit", "3"), {"query": "heart", "limit": 3}),
+    ],
+)
+def test_records_of_other_sources_are_named_by_identifier_or_query(
+    medkg: Medkg, gateway: respx.MockRouter, source: str, arguments: tuple[str, ...], selection: object
+) -> None:
+    route = admit(gateway)
+    result = medkg("submit", "--source", source, *arguments)
+    assert result.exit_code == 0, result.stderr
+    assert (sent(route)["source"], sent(route)["selection"]) == (source, selection)
+
+
 def test_a_query_is_sent_as_it_is(medkg: Medkg, gateway: respx.MockRouter) -> None:
     route = admit(gateway)
     assert medkg("submit", "--source", "clinicaltrials", "--query", "AREA[Phase]PHASE3").exit_code == 0
@@ -128,6 +150,9 @@ def test_a_query_is_sent_as_it_is(medkg: Medkg, gateway: respx.MockRouter) -> No
     [
         ((), "which files?"),
         (("--source", "clinicaltrials"), "which studies?"),
+        (("--source", "unpaywall"), "which records?"),
+        (("--source", "unpaywall", "--ids", "10.5555/a", "a.pdf"), "no paths"),
+        (("--source", "unpaywall", "--query", "x"), "cannot be submitted"),
         (("--source", "clinicaltrials", "--ids", "NCT1,NCT01339377"), "not NCT numbers: NCT1"),
         (("--source", "clinicaltrials", "--ids", "NCT01339377", "--query", "x"), "one of them"),
         (("--source", "clinicaltrials", "--query", "x", "article.xml"), "no paths"),
@@ -335,7 +360,7 @@ def test_a_submission_whose_answer_never_came_names_the_job_it_may_be(
     result = medkg("submit", str(article))
     assert result.exit_code == 3
     key = route.calls.last.request.headers["idempotency-key"]
-    assert f"medkg watch {job_id_of('medkg-gateway', key)}" in result.stderr
+    assert f"medkg watch {job_id_of('medkg-gateway', f'default/{key}')}" in result.stderr
 
 
 def test_kafka_publishes_the_event_and_leaves_the_gateway_alone(

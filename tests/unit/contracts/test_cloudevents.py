@@ -8,7 +8,19 @@ from cloudevents.core.v1.event import CloudEvent
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medkg.contracts.cloudevents import Envelope, message, now, read_envelope, schema_uri, trace_parent
+from medkg.contracts.cloudevents import (
+    Cause,
+    Envelope,
+    Headers,
+    message,
+    now,
+    now_header,
+    read_brief,
+    read_cause,
+    read_envelope,
+    schema_uri,
+    trace_parent,
+)
 from medkg.contracts.errors import ContractError
 
 REQUIRED = [("ce_specversion", b"1.0"), ("ce_id", b"1"), ("ce_type", b"t"), ("ce_source", b"s")]
@@ -26,6 +38,7 @@ _ENVELOPES = st.builds(
     partitionkey=_TEXT,
     correlationid=_TEXT | st.just(""),
     causationid=_TEXT | st.just(""),
+    tenantid=_TEXT | st.just(""),
     traceparent=st.just("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
     dataref=st.just("") | st.just("s3://bucket/key"),
     expirytime=st.just("") | st.just("2026-11-21T00:00:00Z"),
@@ -45,7 +58,7 @@ def test_what_we_write_the_package_reads(envelope: Envelope) -> None:
     assert (event.get_subject() or "") == envelope.subject
     assert (event.get_dataschema() or "") == envelope.dataschema
     assert event.get_data() == {"a": 1}
-    for name in ("partitionkey", "correlationid", "causationid", "traceparent", "dataref", "expirytime"):
+    for name in ("partitionkey", "tenantid", "correlationid", "causationid", "traceparent", "dataref", "expirytime"):
         assert (event.get_extension(name) or "") == getattr(envelope, name)
 
 
@@ -114,3 +127,39 @@ def test_times_schemas_and_traces_have_the_forms_of_their_standards() -> None:
     assert len(now()) == len("2026-11-21T00:00:00.000Z")
     assert schema_uri("stage-event") == "urn:medkg:schema:stage-event:v1"
     assert trace_parent("a" * 40, "b" * 40) == f"00-{'a' * 32}-{'b' * 16}-01"
+
+
+_NAMES = ["ce_specversion", "ce_id", "ce_type", "ce_source", "ce_time", "ce_subject", "ce_traceparent", "content-type"]
+_VALUES = st.sampled_from([b"1.0", b"1", b"", b"2.0", b"\xff", b"a\x00b", "ä".encode(), b"a\x85"]) | st.binary(
+    max_size=4
+)
+
+
+@given(st.lists(st.tuples(st.sampled_from(_NAMES), _VALUES), max_size=10), st.booleans())
+def test_the_short_readings_say_what_the_whole_one_says(drawn: Headers, is_sound: bool) -> None:
+    headers = [*(REQUIRED if is_sound else []), *drawn]
+    try:
+        whole = read_envelope(headers)
+    except ContractError:
+        return  # they may pass over a fault in what they do not read
+    assert read_cause(headers) == Cause(whole.id, whole.traceparent)
+    brief = read_brief(headers)
+    assert (brief.id, brief.type, brief.source) == (whole.id, whole.type, whole.source)
+    assert (brief.time, brief.subject) == (whole.time, whole.subject)
+
+
+@given(st.sampled_from(_NAMES[:4] + _NAMES[6:7]), st.sampled_from([b"\xff", b"a\x00b", b"a\x1f"]))
+def test_the_short_readings_refuse_what_is_wrong_with_what_they_read(name: str, value: bytes) -> None:
+    headers = [header for header in REQUIRED if header[0] != name] + [(name, value)]
+    if name in {"ce_id", "ce_traceparent"}:
+        with pytest.raises(ContractError):
+            read_cause(headers)
+    if name in {"ce_id", "ce_type", "ce_source"}:
+        with pytest.raises(ContractError):
+            read_brief(headers)
+
+
+def test_the_header_of_the_time_is_the_time() -> None:
+    before, (name, value), after = now(), now_header(), now()
+    assert name == "ce_time"
+    assert before <= value.decode() <= after

@@ -63,7 +63,7 @@ def test_neighbours_joins_entry_and_leaves() -> None:
     assert found.joins == {"kg"}
     assert found.entry.name == "ingest"
     assert found.leaves == ("kg",)
-    assert found.kinds_needed["gate"] == {"document", "extraction"}
+    assert found.kinds_needed["gate"] == {"file", "document", "extraction"}
     assert found.kinds_needed["kg"] == {"extraction"}
 
 

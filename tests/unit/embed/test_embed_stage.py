@@ -63,7 +63,7 @@ async def test_the_default_embeds_title_and_text_and_weighs_their_terms() -> Non
     assert (batch.model, batch.dimension, len(batch.dense)) == ("hashing-384/1", 384, 2 * 384 * 4)
     expected = HashingEmbedder().vectors(["Asthma in adults\nBudesonide helped."], TextKind.PASSAGE).vectors[0]
     assert np.array_equal(np.frombuffer(batch.dense, "<f4")[:384], expected)
-    assert batch.sparse[0] == impacts("Asthma in adults\nBudesonide helped.")
+    assert batch.sparse[0] == impacts("Budesonide helped.", "Asthma in adults")
     assert batch.sparse_model == IMPACTS
     assert batch.chunks == tuple(CHUNKS)
 

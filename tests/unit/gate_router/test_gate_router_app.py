@@ -19,8 +19,7 @@ class Parts:
 
     def __init__(self) -> None:
         self.admitted: list[Record] = []
-        self.parked: list[Record] = []
-        self.wakes = 0
+        self.arrived: list[Record] = []
         self.dies: Exception | None = None
         self.ended: list[str] = []
         self.let_die = asyncio.Event()
@@ -33,11 +32,20 @@ class Parts:
         return [Message("said", "admitted", b"", []) for _ in records]
 
     async def park(self, records: list[Record]) -> list[Message]:
-        self.parked += records
+        self.arrived += records
         return [Message("said", "parked", b"", []) for _ in records]
 
-    def wake(self) -> None:
-        self.wakes += 1
+    def heard(self, _: object) -> None:
+        raise AssertionError("nobody listens here")
+
+    def parked(self, _: object) -> None:
+        raise AssertionError("nothing is parked here")
+
+    def close(self) -> None:
+        self.ended.append("groups")
+
+    async def lags(self, _: object) -> dict[str, int]:
+        return {}
 
     async def run(self) -> None:
         try:
@@ -59,8 +67,8 @@ async def opened(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Parts, 
 
     class Host:
         database_url = "postgresql://nowhere"
-        topologies = pinned = publisher = None
-        settings = type("Settings", (), {"worker_id": "router-1"})
+        topologies = pinned = publisher = kafka = blobs = None
+        settings = type("Settings", (), {"worker_id": "router-1", "inline_bytes": 0})
 
     def given(*_: object, **__: object) -> Any:
         return parts
@@ -71,6 +79,7 @@ async def opened(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Parts, 
         "Admitter": given,
         "Parker": given,
         "Releaser": given,
+        "Groups": given,
         "migrate": nothing,
         "listen": forever,
     }.items():
@@ -79,18 +88,18 @@ async def opened(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Parts, 
     async with app.open_router(host) as handle:
         await asyncio.sleep(0)  # the releaser has begun
         yield parts, handle
-    assert parts.ended == ["releaser", "engine"]  # what uses the engine ends before it
+    assert parts.ended == ["releaser", "groups", "engine"]  # what uses the engine ends before it
 
 
 def record(topic: str) -> Record:
     return Record(topic, 0, 0, None, b"", [])
 
 
-async def test_jobs_are_admitted_and_arrivals_parked_and_the_releaser_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_jobs_are_admitted_and_arrivals_parked(monkeypatch: pytest.MonkeyPatch) -> None:
     async with opened(monkeypatch) as (parts, handle):
         messages = await handle([record(topics.GATE), record(topics.JOBS), record(topics.GATE)])
         assert [item.key for item in messages] == ["admitted", "parked", "parked"]
-        assert (len(parts.admitted), len(parts.parked), parts.wakes) == (1, 2, 1)
+        assert (len(parts.admitted), len(parts.arrived)) == (1, 2)
 
 
 async def test_a_releaser_that_died_takes_the_router_with_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
-from tests.unit.gateway.fakes import FakeGraph, FakeKafka, FakeLedger, FakePipelines, FakeSearch
+from tests.unit.gateway.fakes import FakeDesk, FakeGraph, FakeKafka, FakeLedger, FakePipelines, FakeSearch
 
 from medkg.gateway.http import create_app
 from medkg.gateway.parts import About, Parts
@@ -21,6 +21,7 @@ class Gateway:
 
     kafka: FakeKafka = field(default_factory=FakeKafka)
     ledger: FakeLedger = field(default_factory=FakeLedger)
+    desk: FakeDesk = field(default_factory=FakeDesk)
     search: FakeSearch = field(default_factory=FakeSearch)
     pipelines: FakePipelines = field(default_factory=FakePipelines)
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
@@ -32,6 +33,7 @@ class Gateway:
         parts = Parts(
             publisher=self.kafka,
             ledger=self.ledger,
+            letters=self.desk,
             search=self.search,
             graph=FakeGraph(),
             pipelines=self.pipelines,

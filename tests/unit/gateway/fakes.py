@@ -7,7 +7,8 @@ from medkg.contracts.document import Provenance
 from medkg.contracts.errors import MedkgError, PipelineConfigError, ResourceUnavailableError
 from medkg.contracts.ids import job_id_of, stable_id
 from medkg.contracts.topology import Topology
-from medkg.haystack.retrieval import Hit, SearchAnswer
+from medkg.haystack.answering import Hit, SearchAnswer, SearchRequest
+from medkg.runtime.records import Record
 from medkg.storage.graph_answers import EntityRef, GraphAnswer, GraphClaim, GraphEntity, GraphEvidence
 from medkg.storage.ledger_answers import (
     Counts,
@@ -16,6 +17,7 @@ from medkg.storage.ledger_answers import (
     FaultAnswer,
     Job,
     JobDocument,
+    LetterQuery,
     Overview,
     Pages,
     Pipeline,
@@ -25,6 +27,7 @@ from medkg.storage.ledger_answers import (
     StageRun,
     Waiting,
 )
+from medkg.storage.ledger_reader import ALL_LETTERS
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
 NOON_TEXT = "2026-03-01T12:00:00.250000Z"
@@ -72,7 +75,9 @@ class FakeLedger:
     jobs_of: dict[str, list[Job]] = field(default_factory=dict)
     documents_of: dict[str, list[JobDocument]] = field(default_factory=dict)
     letters: list[DeadLetterAnswer] = field(default_factory=list)
+    asked: list[LetterQuery] = field(default_factory=list)
     refusals: list[Rejection] = field(default_factory=list)
+    topologies: dict[str, str] = field(default_factory=dict)
     word: tuple[str, tuple[FaultAnswer, ...]] | None = ("admitted", ())
     looks_before_word: int = 0
     is_away: bool = False
@@ -119,15 +124,22 @@ class FakeLedger:
         return next((item for item in self.documents_of.get(job_id, []) if item.doc_id == doc_id), None)
 
     async def dead_letters(
-        self, *, tenant_id: str | None = None, job_id: str = "", stage: str = "", code: str = "", limit: int = 100
+        self, *, tenant_id: str | None = None, asked: LetterQuery = ALL_LETTERS, limit: int = 100
     ) -> list[DeadLetterAnswer]:
         self._answer()
-        found = [item for item in self.letters if item.tenant_id == tenant_id and job_id in ("", item.job_id)]
-        return [item for item in found if stage in ("", item.stage) and code in ("", item.code)][:limit]
+        self.asked.append(asked)
+        found = [item for item in self.letters if item.tenant_id == tenant_id]
+        named = ("job_id", "stage", "code", "state")
+        found = [item for item in found if all(getattr(asked, n) in ("", getattr(item, n)) for n in named)]
+        return [item for item in found if asked.dead_letter_id in ("", item.id)][:limit]
 
     async def rejections(self, *, tenant_id: str | None = None, limit: int = 100) -> list[Rejection]:
         self._answer()
         return [item for item in self.refusals if item.tenant_id == tenant_id][:limit]
+
+    async def topology(self, digest: str) -> str | None:
+        self._answer()
+        return self.topologies.get(digest)
 
     async def overview(self) -> Overview:
         self._answer()
@@ -149,14 +161,39 @@ class FakeKafka:
 
 
 @dataclass
+class FakeDesk:
+    """Letters in Kafka by id, and what was decided about them."""
+
+    kept: dict[str, Record] = field(default_factory=dict)
+    decided: list[tuple[str, str, str, str]] = field(default_factory=list)
+    failure: MedkgError | None = None
+
+    async def message(self, letter: DeadLetterAnswer) -> Record | None:
+        if self.failure is not None:
+            raise self.failure
+        return self.kept.get(letter.id)
+
+    async def redrive(self, letter: DeadLetterAnswer, actor: str, reason: str) -> str | None:
+        if await self.message(letter) is None:
+            return None
+        self.decided.append(("redriven", letter.id, actor, reason))
+        return letter.position.topic
+
+    async def drop(self, letter: DeadLetterAnswer, actor: str, reason: str) -> None:
+        self.decided.append(("dropped", letter.id, actor, reason))
+
+
+@dataclass
 class FakeSearch:
     """One hit for each tenant."""
 
     asked: list[tuple[str, str, int]] = field(default_factory=list)
+    requests: list[SearchRequest] = field(default_factory=list)
     failure: MedkgError | None = None
 
-    async def search(self, tenant_id: str, query: str, limit: int = 10) -> SearchAnswer:
-        self.asked.append((tenant_id, query, limit))
+    async def answer(self, tenant_id: str, request: SearchRequest) -> SearchAnswer:
+        self.asked.append((tenant_id, request.query, request.limit))
+        self.requests.append(request)
         if self.failure is not None:
             raise self.failure
         place = Provenance(record="article.pdf", page=2, box=(1.0, 2.0, 3.0, 4.0))

@@ -81,8 +81,14 @@ async def test_what_is_no_json_is_a_fault_too(gateway: Gateway, body: bytes) -> 
 async def test_the_same_idempotency_key_is_the_same_job(gateway: Gateway) -> None:
     answers = [await gateway.submit(SUBMISSION, idempotency_key=key) for key in ("mine", "mine", "other")]
     ids = [answer.json()["job_id"] for answer in answers]
-    assert ids[0] == ids[1] == job_id_of("medkg-gateway", "mine")
+    assert ids[0] == ids[1] == job_id_of("medkg-gateway", f"{SUBMISSION['tenant_id']}/mine")
     assert ids[2] != ids[0]
+
+
+async def test_the_keys_of_one_tenant_are_nobody_elses(gateway: Gateway) -> None:
+    tenants = [SUBMISSION, SUBMISSION | {"tenant_id": "another"}]
+    answers = [await gateway.submit(submission, idempotency_key="mine") for submission in tenants]
+    assert len({answer.json()["job_id"] for answer in answers}) == 2
 
 
 async def test_without_an_idempotency_key_every_submission_is_a_job_of_its_own(gateway: Gateway) -> None:
@@ -180,6 +186,7 @@ async def test_a_document_is_shown_with_its_timeline(gateway: Gateway) -> None:
             "reused": False,
             "worker": "worker-1",
             "failure": failure,
+            "redrive": 0,
         }
     ]
 

@@ -37,6 +37,13 @@ async def test_a_search_gives_passages_with_their_places(gateway: Gateway) -> No
         "text": "<b>text</b>",
         "provenance": {"record": "article.pdf", "path": "", "page": 2, "box": [1.0, 2.0, 3.0, 4.0]},
         "legs": {"bm25": 1},
+        "ordinal": 0,
+        "metadata": {},
+        "highlights": [],
+        "explanation": [],
+        "rerank_score": None,
+        "neighbours": [],
+        "also": 0,
     }
     assert (found["hits"][1]["rank"], found["hits"][1]["provenance"]) == (2, None)
 
@@ -134,6 +141,11 @@ async def test_dead_letters_are_the_tenants_own_and_can_be_narrowed_down(gateway
         "worker": "w",
         "position": {"topic": "medkg.parse.v1", "partition": 0, "offset": 1},
         "at": NOON_TEXT,
+        "redrive": 0,
+        "worker_version": "",
+        "state": "dead",
+        "letter": None,
+        "decided": None,
     }
     theirs = (await gateway.get("/v1/dead-letters", tenant_id="other")).json()["dead_letters"]
     assert [letter["position"]["offset"] for letter in theirs] == [3]

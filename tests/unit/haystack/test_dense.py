@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from medkg.haystack.dense import DenseIndex
+from medkg.haystack.dense import DenseIndex, search_dense
 from medkg.haystack.passage_store import PassageStore
 from medkg.haystack.segments import build_segment, open_for_reading
 
@@ -35,7 +35,7 @@ class VectorsAlone:
             self.rows[self._last] = row / np.linalg.norm(row)
             values = (self._last, self.rows[self._last].tobytes())
             self._connection.execute("INSERT INTO vectors VALUES (?, ?)", values)
-            self._connection.execute("INSERT INTO passages VALUES (?, 'd', '', '', '', '', '')", (self._last,))
+            self._connection.execute("INSERT INTO passages VALUES (?, 'd', 0, '', '', '', '', '', '')", (self._last,))
 
     def delete(self, ids: list[int]) -> None:
         for passage in ids:
@@ -63,11 +63,17 @@ def reader(store: VectorsAlone) -> Iterator[sqlite3.Connection]:
     connection.close()
 
 
+def ask(
+    index: DenseIndex, reader: sqlite3.Connection, query: NDArray[np.float32], limit: int
+) -> list[tuple[int, float]]:
+    return search_dense(index.caught_up(index.view(), reader), reader, query, limit)
+
+
 def check(index: DenseIndex, reader: sqlite3.Connection, store: VectorsAlone, limit: int = 10) -> None:
     for _ in range(3):
         query = RANDOM.normal(size=DIMENSION).astype(np.float32)
         query /= np.linalg.norm(query)
-        found = index.search(reader, query, limit)
+        found = ask(index, reader, query, limit)
         assert [passage for passage, _ in found] == store.nearest(query, limit)
         assert [score for _, score in found] == pytest.approx(
             [float(store.rows[passage] @ query) for passage, _ in found], abs=1e-5
@@ -96,9 +102,9 @@ def test_deleted_passages_make_room_for_the_next_nearest(store: VectorsAlone, re
     check(index, reader, store)
     query = RANDOM.normal(size=DIMENSION).astype(np.float32)
     store.delete(store.nearest(query / np.linalg.norm(query), 150))
-    found = index.search(reader, query / np.linalg.norm(query), 10)
+    found = ask(index, reader, query / np.linalg.norm(query), 10)
     assert [passage for passage, _ in found] == store.nearest(query / np.linalg.norm(query), 10)
-    assert len(index.search(reader, query, 500)) == 70
+    assert len(ask(index, reader, query, 500)) == 70
     check(index, reader, store)
 
 
@@ -111,3 +117,19 @@ def test_a_merge_drops_what_was_deleted(store: VectorsAlone, reader: sqlite3.Con
     files = list(store.path.with_suffix(".segments").glob("*.faiss"))
     assert len(files) == 1
     check(DenseIndex(store.path, store.store_id, DIMENSION), reader, store, limit=100)
+
+
+def test_a_view_taken_before_a_merge_finds_what_was_deleted_after_it(
+    store: VectorsAlone, reader: sqlite3.Connection
+) -> None:
+    store.add(60)
+    assert build_segment(store.path, 1)
+    index = DenseIndex(store.path, store.store_id, DIMENSION)
+    view = index.view()
+    reader.execute("BEGIN")
+    assert len(search_dense(view, reader, store.rows[40], 60)) == 60
+    store.delete(list(range(1, 31)))
+    assert build_segment(store.path, 1, whole=True)
+    assert len(search_dense(index.caught_up(view, reader), reader, store.rows[40], 60)) == 60
+    reader.execute("COMMIT")
+    assert len(search_dense(index.caught_up(index.view(), reader), reader, store.rows[40], 60)) == 30

@@ -8,6 +8,8 @@ import httpx
 import numpy as np
 import pytest
 import respx
+from hypothesis import given
+from hypothesis import strategies as st
 
 from medkg.contracts.errors import (
     ConfigurationError,
@@ -16,10 +18,11 @@ from medkg.contracts.errors import (
     GpuOutOfMemory,
     MedkgError,
     PayloadTooLargeError,
+    PipelineConfigError,
     ResourceUnavailableError,
 )
 from medkg.haystack.embedding import TextKind
-from medkg.haystack.openai import OpenAIEmbedder, OpenAISettings
+from medkg.haystack.openai import OpenAIEmbedder, OpenAISettings, batches_of
 
 BASE = "http://model.test"
 SETTINGS = OpenAISettings(served_model="qwen", dimension=3, revision="r1", batch_size=2, max_characters=100)
@@ -165,3 +168,54 @@ async def test_an_absent_sick_or_wrong_server_means_no_gpu(server: respx.MockRou
     server.get("/health").mock(side_effect=httpx.ConnectError("refused"))
     with pytest.raises(GpuNotAvailable, match="start the model server"):
         await embedder.check()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a capacity of 79.1 GiB",
+        "RuntimeError: CUDA error: out of memory",
+        "CUDA_ERROR_OUT_OF_MEMORY",
+        "CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)",
+    ],
+)
+async def test_a_gpu_without_memory_is_known_by_its_words_and_the_batch_is_halved_once(
+    server: respx.MockRouter, said: str
+) -> None:
+    def two_at_a_time(request: httpx.Request) -> httpx.Response:
+        return answer(request) if len(json.loads(request.content)["input"]) <= 2 else httpx.Response(500, text=said)
+
+    route = server.post("/v1/embeddings").mock(side_effect=two_at_a_time)
+    async with httpx.AsyncClient(base_url=BASE) as client:
+        embedder = OpenAIEmbedder(client, OpenAISettings("qwen", 3, batch_size=8))
+        assert (await embedder.embed(["a"] * 4, TextKind.PASSAGE)).vectors.shape == (4, 3)
+        assert route.call_count == 3  # whole, and two halves
+        with pytest.raises(GpuOutOfMemory, match="after the batch was halved"):
+            await embedder.embed(["a"] * 8, TextKind.PASSAGE)
+
+
+async def test_a_model_that_is_swapped_under_way_is_refused(server: respx.MockRouter, embedder: OpenAIEmbedder) -> None:
+    vectors = [{"index": 0, "embedding": [1.0, 0.0, 0.0]}]
+    server.post("/v1/embeddings").respond(json={"data": vectors, "model": "another"})
+    with pytest.raises(PipelineConfigError, match="'another'"):
+        await embedder.embed(["a"], TextKind.PASSAGE)
+
+
+async def test_a_request_is_bounded_in_tokens_and_a_long_text_goes_alone(server: respx.MockRouter) -> None:
+    route = server.post("/v1/embeddings").mock(side_effect=answer)
+    async with httpx.AsyncClient(base_url=BASE) as client:
+        embedder = OpenAIEmbedder(client, OpenAISettings("qwen", 3, batch_size=64, batch_tokens=100))
+        await embedder.embed(["x" * 300, "y" * 90, "z" * 900, "w"], TextKind.PASSAGE)
+    sent = [[len(text) for text in json.loads(call.request.content)["input"]] for call in route.calls]
+    assert sent == [[300, 90], [900], [1]]
+
+
+@given(st.lists(st.text(max_size=30), max_size=30), st.integers(1, 5), st.integers(1, 40))
+def test_batches_hold_every_text_once_in_order_and_keep_their_bounds(
+    texts: list[str], most: int, characters: int
+) -> None:
+    batches = list(batches_of(texts, most, characters))
+    assert [text for batch in batches for text in batch] == texts
+    for batch in batches:
+        assert 1 <= len(batch) <= most
+        assert len(batch) == 1 or sum(map(len, batch)) <= characters

@@ -91,7 +91,7 @@ async def test_a_hit_says_what_it_is_and_how_it_was_found(filled: Path) -> None:
     assert (hit.section_path, hit.text) == (("Results", "Main"), TEXTS["diabetes"])
     assert hit.provenance == Provenance("r", "/0")
     assert hit.legs == {"bm25": 1, "dense": 1, "sparse": 1}
-    assert hit.score == pytest.approx((1 + 0.01 + 0.3) / 61)
+    assert hit.score == pytest.approx((1 + 0.01 + 0.3) / 6)
     assert answer.legs_missing == ()
 
 

@@ -23,6 +23,7 @@ from medkg.contracts.document import Chunk, EmbeddingBatch, IndexReceipt, WriteO
 from medkg.contracts.errors import ConfigurationError, ContractError, PipelineConfigError, ResourceUnavailableError
 from medkg.contracts.implementation import Host
 from medkg.embed.stage import LocalEmbedding
+from medkg.haystack.embedded_writer import EmbeddedWriter
 from medkg.haystack.hashing import HashingEmbedder
 from medkg.haystack.inspection import StoredPassage
 from medkg.haystack.passage_store import DocumentWrite, PassageStore, Stored, decide, prepare, store_path
@@ -330,7 +331,7 @@ async def test_more_tenants_than_stay_open_are_all_served(index: EmbeddedIndex, 
         for tenant in tenants:
             doc_id = f"d{round_number}"
             await index.execute(context(doc_id, "g", tenant=tenant), batch(doc_id, f"{round_number} of {tenant}"))
-    assert len(index._tenants) <= 32
+    assert len(writer_of(index)._tenants) <= 32
     for tenant in tenants:
         assert texts(search, tenant) == [f"0 of {tenant}", f"1 of {tenant}"]
 
@@ -390,8 +391,13 @@ async def test_the_registered_implementation_opens_with_its_options(tmp_path: Pa
     assert HybridSearch(tmp_path).export_passages(TENANT) == []
 
 
+def writer_of(index: EmbeddedIndex) -> EmbeddedWriter:
+    assert isinstance(index._writer, EmbeddedWriter)
+    return index._writer
+
+
 def passage_ids(index: EmbeddedIndex) -> list[int]:
-    store = PassageStore.open(store_path(index._data_dir, TENANT))
+    store = PassageStore.open(store_path(writer_of(index)._data_dir, TENANT))
     ids = [row[0] for row in store._connection.execute("SELECT id FROM passages ORDER BY id")]
     store.close()
     return ids

@@ -16,7 +16,8 @@ from medkg.contracts.document import Block, Document, Provenance, Section, Secti
 from medkg.contracts.ids import document_id
 from medkg.embed.stage import LocalEmbedding
 from medkg.haystack.hashing import HashingEmbedder
-from medkg.haystack.retrieval import Hit, HybridSearch
+from medkg.haystack.legs import LEGS
+from medkg.haystack.retrieval import Hit, HybridSearch, SearchRequest
 from medkg.index.stage import EmbeddedIndex
 
 TENANT = "scifact"
@@ -29,30 +30,31 @@ def scifact(corpus: Path) -> Path:
 
 @pytest.mark.corpus
 @pytest.mark.slow
-async def test_bm25_and_the_fused_list_reach_what_is_published_for_bm25(scifact: Path, tmp_path: Path) -> None:
+@pytest.mark.timeout(400)
+async def test_bm25_reaches_what_is_published_and_the_other_legs_keep_up(scifact: Path, tmp_path: Path) -> None:
     await fill(scifact, tmp_path)
     search = HybridSearch(tmp_path)
     lines = (scifact / "queries.jsonl").read_text(encoding="utf-8").splitlines()
     queries = {query["_id"]: query["text"] for query in map(json.loads, lines)}
     gains: dict[str, list[float]] = defaultdict(list)
+    took: list[float] = []
     for query, relevant in judgements(scifact).items():
-        hits = (await search.search(TENANT, queries[query], 100)).hits
-        gains["fused"].append(ndcg(hits, relevant))
-        for leg in ("bm25", "dense", "sparse"):
-            found = sorted((hit for hit in hits if leg in hit.legs), key=lambda hit: hit.legs[leg])
-            gains[leg].append(ndcg(found, relevant))
+        for name, legs in {"bm25": ("bm25",), "sparse": ("sparse",), "fused": LEGS}.items():
+            answer = await search.answer(TENANT, SearchRequest(queries[query], 10, legs=legs, by_document=True))
+            gains[name].append(ndcg(answer.hits, relevant))
+        took.append(answer.took_ms)
     await search.aclose()
-    scores = {leg: round(sum(values) / len(values), 3) for leg, values in gains.items()}
-    print(f"nDCG@10 on SciFact: {scores}")
+    scores = {name: round(sum(values) / len(values), 3) for name, values in gains.items()}
+    print(f"nDCG@10 on SciFact: {scores}; half of the searches within {sorted(took)[150]:.1f} ms")
     assert len(gains["fused"]) == 300
-    assert scores["bm25"] >= 0.67  # published for BM25: 0.665 to 0.679
-    assert scores["sparse"] >= 0.65
-    assert scores["fused"] >= 0.67
+    assert scores["bm25"] >= 0.679  # published
+    assert scores["sparse"] >= scores["bm25"]
+    assert scores["fused"] >= 0.679
     assert search.verify(TENANT) == []
 
 
 async def fill(scifact: Path, folder: Path) -> None:
-    chunker, embedding, index = SectionChunker(), LocalEmbedding(HashingEmbedder()), EmbeddedIndex(folder)
+    chunker, embedding, index = SectionChunker(510), LocalEmbedding(HashingEmbedder()), EmbeddedIndex(folder)
     with gzip.open(scifact / "corpus.jsonl.gz") as lines:
         documents = [document_of(record) for record in map(json.loads, lines)]
     for start in range(0, len(documents), 32):  # as many at a time as a worker has in its window

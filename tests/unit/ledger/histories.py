@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from medkg.contracts.cloudevents import Envelope
 from medkg.contracts.context import Metadata
@@ -22,6 +23,7 @@ from medkg.contracts.messages import (
     IngestedDocument,
     JobAdmitted,
     JobRejected,
+    LetterDecision,
     PageReport,
     Position,
     RefusedInput,
@@ -73,6 +75,7 @@ class JobAccount:
     state: str = ""
     documents: dict[str, str] = field(default_factory=dict)
     pages: dict[int, str] = field(default_factory=dict)
+    redrives: int = 0
 
     @property
     def counts(self) -> dict[str, int]:
@@ -89,14 +92,14 @@ class History:
     jobs: tuple[JobAccount, ...]
 
 
-def history(seed: int, *, jobs: int = 6) -> History:
+def history(seed: int, *, jobs: int = 7) -> History:
     """Some jobs of several tenants, among them a rejected one, one that is still open, and one with a failed page."""
     rng = random.Random(seed)
     names = sorted(topologies())
     events: list[Event] = []
     accounts: list[JobAccount] = []
     for number in range(jobs):
-        kind = ("ordinary", "rejected", "open", "failed page", "missing page", "all skipped")[number % 6]
+        kind = ("ordinary", "rejected", "open", "failed page", "missing page", "all skipped", "open page")[number % 7]
         teller = _Teller(
             rng,
             topologies()[rng.choice(names)],
@@ -141,10 +144,14 @@ class _Teller:
                 continue
             if kind == "failed page" and number == pages - 1:
                 self._page_fails(number)
+            elif kind == "open page" and number == pages - 1:
+                self._page_fails(number)
+                self.redrive("", self.topology.entry.name, 0, page=number)
+                self.account.pages[number] = "open"
             else:
                 self._page(number, is_last=number == pages - 1, kind=kind)
         states = Counter(self.account.documents.values())
-        if states["in_flight"] or kind == "missing page":
+        if states["in_flight"] or kind in ("missing page", "open page"):
             self.account.state = "running"
         else:
             is_marred = states["failed"] or states["rejected"] or "failed" in self.account.pages.values()
@@ -186,14 +193,22 @@ class _Teller:
         )
         entry = self.topology.entry.name
         self.say_stage(EventType.STAGE_STARTED, "", entry, page=number)
+        again = 0
         if self.rng.random() < 0.2:  # a delivery that failed, and one that did not
             failure = Failure("source_unavailable", "no route", retryable=True)
             self.say_stage(EventType.STAGE_FAILED, "", entry, page=number, failure=failure)
-        self.say_stage(EventType.STAGE_COMPLETED, "", entry, page=number, report=report, duration_ms=12.5)
+            if self.rng.random() < 0.5:
+                self.redrive("", entry, 0, page=number)
+                again = 1
+        self.say_stage(
+            EventType.STAGE_COMPLETED, "", entry, page=number, report=report, duration_ms=12.5, redrive=again
+        )
         self.account.pages[number] = "done"
         self.account.documents |= dict.fromkeys(refused, "rejected")
         for doc_id in documents:
-            fate = self.rng.choice(["completed", "completed", "skipped", "failed", "rejected"])
+            fate = self.rng.choice(
+                ["completed", "completed", "skipped", "failed", "rejected", "redriven", "failed again"]
+            )
             if kind == "open" and doc_id == documents[0]:
                 fate = "in_flight"
             if kind == "all skipped":
@@ -207,6 +222,22 @@ class _Teller:
         self.say_stage(EventType.STAGE_FAILED, "", entry, page=number, failure=failure)
         self.account.pages[number] = "failed"
 
+    def redrive(self, doc_id: str, stage: str, ended: int, *, page: int = 0) -> None:
+        """Somebody takes a message out of the dead letters, or (now and then) two do."""
+        about = LetterDecision(
+            position=Position("medkg.stage.v1", 0, self.account.redrives),
+            redrive=ended,
+            job_id=self.account.job_id,
+            tenant_id=self.account.tenant_id,
+            doc_id=doc_id,
+            page=page,
+            stage=stage,
+            actor="somebody",
+        )
+        for _ in range(self.rng.choice([1, 1, 2])):
+            self._say(EventType.LETTER_REDRIVEN, f"{self.account.job_id}/{doc_id or f'page-{page}'}", encode(about))
+        self.account.redrives += 1
+
     def say_stage(
         self,
         kind: EventType,
@@ -216,6 +247,7 @@ class _Teller:
         page: int = 0,
         report: PageReport | None = None,
         attempt: int = 1,
+        redrive: int = 0,
         reused: bool = False,
         duration_ms: float = 0.0,
         route: Route | None = None,
@@ -230,6 +262,7 @@ class _Teller:
             revision=1,
             doc_id=doc_id,
             attempt=attempt,
+            redrive=redrive,
             worker=self.worker,
             duration_ms=duration_ms,
             reused=reused,
@@ -260,6 +293,7 @@ class _Passage:
     fate: str
     arrived: dict[str, int] = field(default_factory=dict)
     waiting: list[str] = field(default_factory=list)
+    redrive: int = 0
 
     def tell(self) -> str:
         topology, rng = self.teller.topology, self.teller.rng
@@ -267,17 +301,13 @@ class _Passage:
         entry = topology.entry.name
         self._go_on(route_after(topology, entry, metadata))
         stages = [stage.name for stage in topology.stages if _type_of(topology, stage.name) not in _WITHOUT_WORK]
-        ends_at = {"failed": rng.choice(stages), "rejected": rng.choice(stages), "in_flight": stages[-1]}.get(self.fate)
+        ends_at = stages[-1] if self.fate == "in_flight" else rng.choice(stages)
         has_worked = has_stopped = False  # a note never comes to a stage that only articles pass through
         while self.waiting:
             stage = self.waiting.pop(rng.randrange(len(self.waiting)))
             kind = _type_of(topology, stage)
-            if stage == ends_at:
+            if stage == ends_at and self._stops(stage):
                 has_stopped = True
-                if self.fate == "in_flight":
-                    self.teller.say_stage(EventType.STAGE_STARTED, self.doc_id, stage)
-                else:
-                    self._fails(stage)
                 continue
             route = route_after(topology, stage, metadata)
             has_worked |= self._passes(stage, kind, route)
@@ -286,8 +316,23 @@ class _Passage:
                 del self.arrived[join]
                 self.waiting += [step.stage for step in route_into(topology, join, metadata).steps]
         if has_stopped:
-            return self.fate
+            return "failed" if self.fate == "failed again" else self.fate
         return "completed" if has_worked else "skipped"
+
+    def _stops(self, stage: str) -> bool:
+        """Tell what befalls the document at a stage; whether that is its end."""
+        if self.fate in ("completed", "skipped"):
+            return False
+        if self.fate == "in_flight":
+            self.teller.say_stage(EventType.STAGE_STARTED, self.doc_id, stage)
+            return True
+        self._fails(stage)
+        if self.fate in ("redriven", "failed again"):
+            self.teller.redrive(self.doc_id, stage, self.redrive)
+            self.redrive += 1
+            if self.fate == "failed again":
+                self._fails(stage)
+        return self.fate != "redriven"
 
     def _passes(self, stage: str, kind: StageType, route: Route) -> bool:
         """Tell a run that succeeds; whether it did work that counts."""
@@ -295,29 +340,28 @@ class _Passage:
         # validation runs again with every job, and says so
         reused = kind not in _WITHOUT_WORK and (self.fate == "skipped" or rng.random() < 0.2)
         if kind is not StageType.GATE:
-            teller.say_stage(EventType.STAGE_STARTED, self.doc_id, stage)
+            self._say(EventType.STAGE_STARTED, stage)
             if rng.random() < 0.1:
                 failure = Failure("source_unavailable", "HTTP 503", retryable=True)
-                teller.say_stage(
-                    EventType.STAGE_RETRYING, self.doc_id, stage, attempt=rng.choice([1, 2]), failure=failure
-                )
+                self._say(EventType.STAGE_RETRYING, stage, attempt=rng.choice([1, 2]), failure=failure)
             if rng.random() < 0.1:  # the worker was killed; another one takes over
                 teller.worker = f"worker-{rng.randint(2, 4)}"
-                teller.say_stage(EventType.STAGE_STARTED, self.doc_id, stage)
+                self._say(EventType.STAGE_STARTED, stage)
         duration = round(rng.uniform(0.1, 900.0), 3)
-        teller.say_stage(
-            EventType.STAGE_COMPLETED, self.doc_id, stage, reused=reused, duration_ms=duration, route=route
-        )
+        self._say(EventType.STAGE_COMPLETED, stage, reused=reused, duration_ms=duration, route=route)
         if rng.random() < 0.05:  # done, but killed before its offset was stored: the next delivery finds the artefact
-            teller.say_stage(EventType.STAGE_STARTED, self.doc_id, stage)
-            teller.say_stage(EventType.STAGE_COMPLETED, self.doc_id, stage, reused=True, duration_ms=0.4, route=route)
+            self._say(EventType.STAGE_STARTED, stage)
+            self._say(EventType.STAGE_COMPLETED, stage, reused=True, duration_ms=0.4, route=route)
         return not reused and kind not in _WITHOUT_WORK
 
     def _fails(self, stage: str) -> None:
-        self.teller.say_stage(EventType.STAGE_STARTED, self.doc_id, stage)
+        self._say(EventType.STAGE_STARTED, stage)
         code = "payload_malformed" if self.fate == "rejected" else "stage_crashed"
-        failure = Failure(code, "it is broken", disposition=self.fate)
-        self.teller.say_stage(EventType.STAGE_FAILED, self.doc_id, stage, failure=failure, duration_ms=3.0)
+        failure = Failure(code, "it is broken", disposition="rejected" if self.fate == "rejected" else "failed")
+        self._say(EventType.STAGE_FAILED, stage, failure=failure, duration_ms=3.0)
+
+    def _say(self, kind: EventType, stage: str, **fields: Any) -> None:
+        self.teller.say_stage(kind, self.doc_id, stage, redrive=self.redrive, **fields)
 
     def _go_on(self, route: Route) -> None:
         topology = self.teller.topology

@@ -14,8 +14,10 @@ from medkg.contracts.messages import (
     IngestedDocument,
     JobAdmitted,
     JobRejected,
+    LetterDecision,
     PageReport,
     PipelineRef,
+    Position,
     StageEvent,
     encode,
 )
@@ -86,6 +88,25 @@ class Job:
     def failed(self, document: int, stage: str = "parse", **fields: Any) -> Event:
         given = {"failure": self.failure} | fields
         return self.stage(EventType.STAGE_FAILED, stage, doc_id=doc_id(document), **given)
+
+    def redriven(self, document: int | None, stage: str = "parse", *, offset: int = 1, **fields: Any) -> Event:
+        """A dead letter goes back to its topic: that of a document, or (None) of a page."""
+        return self._decided(EventType.LETTER_REDRIVEN, document, stage, offset, fields)
+
+    def dropped(self, document: int | None, stage: str = "parse", *, offset: int = 1, **fields: Any) -> Event:
+        return self._decided(EventType.LETTER_DROPPED, document, stage, offset, fields)
+
+    def _decided(self, kind: EventType, document: int | None, stage: str, offset: int, fields: dict[str, Any]) -> Event:
+        given: dict[str, Any] = {
+            "position": Position("medkg.parse.v1", 0, offset),
+            "job_id": self.id,
+            "tenant_id": self.tenant_id,
+            "doc_id": "" if document is None else doc_id(document),
+            "stage": stage,
+            "actor": "ann",
+            "reason": "fixed",
+        }
+        return self.event(kind, encode(LetterDecision(**(given | fields))))
 
     def stage(self, kind: EventType, stage: str, *, subject: str = "", **fields: Any) -> Event:
         given: dict[str, Any] = {

@@ -11,6 +11,7 @@ from sqlalchemy import text
 from tests.unit.ledger.lifecycle import Job, doc_id
 
 from medkg.contracts.errors import ResourceUnavailableError
+from medkg.contracts.ids import letter_id
 from medkg.contracts.messages import DeadLetter, Failure, Position, encode
 from medkg.runtime.records import Record
 from medkg.storage.engine import Engine, open_engine
@@ -99,7 +100,7 @@ async def test_an_ended_document_and_an_opened_gate_wake_those_who_listen(engine
     async with notices(engine) as heard:
         await project(engine, [job.page(0, 1, 2), job.started(1), job.completed(1)])
         assert await next_of(heard) == {"jobs": [job.id], "documents": []}
-        await project(engine, [job.completed(2, "gate")])
+        await project(engine, [job.completed(2, "gate", next=("kg",))])
         assert await next_of(heard) == {"jobs": [], "documents": [[job.id, doc_id(2)]]}
         await project(engine, [job.completed(1), job.started(2)])  # nothing new: nobody is woken
         await project(engine, [job.failed(2)])
@@ -109,10 +110,12 @@ async def test_an_ended_document_and_an_opened_gate_wake_those_who_listen(engine
 async def test_a_notice_that_is_too_long_says_so(engine: Engine) -> None:
     job = Job()
     async with notices(engine) as heard:
-        await project(engine, [job.completed(n, "gate") for n in range(MAX_NOTICED + 1)])
+        await project(engine, [job.completed(n, "gate", next=("kg",)) for n in range(MAX_NOTICED + 1)])
         notice = await next_of(heard)
         assert notice["truncated"]
-        await project(engine, [Job(n).completed(1, "gate", job_id=f"{n:0200}") for n in range(MAX_NOTICED)])
+        await project(
+            engine, [Job(n).completed(1, "gate", next=("kg",), job_id=f"{n:0200}") for n in range(MAX_NOTICED)]
+        )
         assert await next_of(heard) == {"jobs": [], "documents": [], "truncated": True}
 
 
@@ -141,10 +144,8 @@ async def test_a_message_is_one_dead_letter_however_often_it_died(engine: Engine
     for batch in (records, records[::-1], [records[1]]):
         await project_dead_letters(engine, batch)
     found = await LedgerReader(engine).dead_letters()
-    assert [(item.id, item.worker) for item in found] == [
-        ("medkg.parse.v1/0/1", "worker-1"),
-        ("medkg.parse.v1/0/2", "worker-1"),
-    ]
+    first, second = (letter_id("medkg.parse.v1", 0, offset, Job().id, doc_id(1)) for offset in (1, 2))
+    assert [(item.id, item.worker) for item in found] == [(first, "worker-1"), (second, "worker-1")]
     assert found[0].causes == ("SyntaxError",)
     assert found[0].at.timestamp() == 1.0
 
@@ -168,9 +169,15 @@ async def test_a_record_that_does_not_say_what_it_was_is_listed_where_it_stands(
     for _ in range(2):
         await project_dead_letters(engine, records)
     found = {item.id: item for item in await LedgerReader(engine).dead_letters()}
-    assert sorted(found) == ["medkg.dead-letter.v1/3/7", "medkg.dead-letter.v1/3/8", "medkg.parse.v1/0/1"]
+    known = letter_id("medkg.parse.v1", 0, 1, Job().id, doc_id(1))
+    assert sorted(found) == ["medkg.dead-letter.v1/3/7", "medkg.dead-letter.v1/3/8", known]
     assert found["medkg.dead-letter.v1/3/7"].code == "contract_violated"
     assert found["medkg.dead-letter.v1/3/7"].tenant_id == ""
+
+
+async def test_another_message_at_the_same_place_of_a_topic_made_anew_is_another_letter(engine: Engine) -> None:
+    await project_dead_letters(engine, [letter(1), letter(1, doc_id=doc_id(2))])
+    assert {item.doc_id for item in await LedgerReader(engine).dead_letters()} == {doc_id(1), doc_id(2)}
 
 
 @pytest.mark.parametrize("timestamp_ms", [-1, 0, 2**63 - 1])

@@ -12,7 +12,7 @@ from tests.unit.ledger.histories import Event, History, history, shuffled_batche
 from medkg.storage.engine import Engine
 from medkg.storage.ledger_projection import project
 
-TABLES = ("jobs", "job_stages", "pages", "documents", "stage_runs", "rejections", "topologies")
+TABLES = ("jobs", "job_stages", "pages", "documents", "stage_runs", "rejections", "topologies", "dead_letters")
 SEEDS = range(4)
 Rows = dict[str, list[dict[str, Any]]]
 
@@ -93,6 +93,7 @@ def assert_true(rows: Rows, told: History) -> None:
         assert pages == job.pages
         assert {name: row[name] for name in job.counts} == job.counts
         assert row["state"] == job.state
+        assert row["redrives"] == job.redrives
         assert row["tenant_id"] == job.tenant_id
         if row["state"].startswith("completed"):
             ended = row["completed"] + row["skipped"] + row["failed"] + row["rejected"]

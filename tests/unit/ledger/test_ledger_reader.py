@@ -16,6 +16,7 @@ from medkg.storage.ledger_answers import (
     FailureAnswer,
     FaultAnswer,
     JobDocument,
+    LetterQuery,
     Pages,
     Pipeline,
     PositionAnswer,
@@ -264,7 +265,7 @@ async def test_what_another_tenant_has_is_as_good_as_absent(engine: Engine) -> N
     assert [found.job_id for found in (await reader.jobs(OURS, limit=9))[0]] == [job.id]
     assert await reader.jobs(OURS, limit=9, before=theirs.id) == ([], "")
     assert await reader.dead_letters(tenant_id=OURS) == []
-    assert await reader.dead_letters(tenant_id=OURS, job_id=theirs.id) == []
+    assert await reader.dead_letters(tenant_id=OURS, asked=LetterQuery(job_id=theirs.id)) == []
     assert await reader.rejections(tenant_id=OURS) == []
     assert await reader.job(THEIRS, theirs.id) is not None
     assert isinstance(await reader.document(THEIRS, theirs.id, doc_id(1)), JobDocument)
@@ -289,14 +290,21 @@ async def test_dead_letters_come_newest_first_and_can_be_narrowed_down(engine: E
     assert [item.position.offset for item in await reader.dead_letters()] == [3, 2, 1]
     assert [item.position.offset for item in await reader.dead_letters(limit=1)] == [3]
     narrowed = (
-        await reader.dead_letters(stage="kg"),
-        await reader.dead_letters(code="stage_crashed"),
-        await reader.dead_letters(job_id=Job(4).id),
+        await reader.dead_letters(asked=LetterQuery(stage="kg")),
+        await reader.dead_letters(asked=LetterQuery(code="stage_crashed")),
+        await reader.dead_letters(asked=LetterQuery(job_id=Job(4).id)),
     )
     assert [[item.position.offset for item in found] for found in narrowed] == [[3], [3], [3]]
-    assert await reader.dead_letters(stage="kg", code="payload_malformed") == []
-    first = (await reader.dead_letters())[-1]
-    assert (first.id, first.position) == ("medkg.parse.v1/2/1", PositionAnswer("medkg.parse.v1", 2, 1))
+    assert await reader.dead_letters(asked=LetterQuery(stage="kg", code="payload_malformed")) == []
+    newest, *rest = await reader.dead_letters()
+    assert await reader.dead_letters(asked=LetterQuery(following=newest.id)) == rest
+    assert await reader.dead_letters(asked=LetterQuery(died_after=newest.at)) == [newest]
+    assert await reader.dead_letters(asked=LetterQuery(died_before=newest.at)) == rest
+    assert await reader.dead_letters(asked=LetterQuery(dead_letter_id=newest.id, state="dead")) == [newest]
+    assert await reader.dead_letters(asked=LetterQuery(state="dropped")) == []
+    first = rest[-1]
+    assert first.id.startswith("medkg.parse.v1/2/1~")
+    assert first.position == PositionAnswer("medkg.parse.v1", 2, 1)
     assert (first.code, first.causes, first.disposition) == ("payload_malformed", ("SyntaxError: line 1",), "rejected")
 
 
@@ -333,6 +341,7 @@ async def test_text_of_an_asker_is_never_sql(engine: Engine) -> None:
     hostile = "'; DROP TABLE jobs; --"
     assert await reader.job(hostile, hostile) is None
     assert (await reader.jobs(hostile, limit=1, before=hostile))[0] == []
-    assert await reader.dead_letters(tenant_id=hostile, job_id=hostile, stage=hostile, code=hostile) == []
+    asked = LetterQuery(hostile, hostile, hostile, hostile, hostile, following=hostile)
+    assert await reader.dead_letters(tenant_id=hostile, asked=asked) == []
     async with engine.connect() as connection:
         assert (await connection.execute(text("SELECT count(*) FROM jobs"))).scalar() == 1

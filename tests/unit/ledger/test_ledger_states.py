@@ -176,8 +176,8 @@ async def test_the_first_failure_is_the_one_that_is_told(engine: Engine) -> None
 
 async def test_retries_are_counted_by_stage(engine: Engine) -> None:
     job = Job()
-    await tell(engine, job.retrying(1, attempt=2), job.retrying(1, attempt=1))
-    await tell(engine, job.retrying(1, "kg", attempt=1), job.retrying(1, attempt=1))
+    await tell(engine, job.retrying(1, attempt=3), job.retrying(1, attempt=2))
+    await tell(engine, job.retrying(1, "kg", attempt=2), job.retrying(1, attempt=2))
     assert (await one(engine, "documents")).retry_count_per_stage == {"parse": 2, "kg": 1}
 
 
@@ -194,7 +194,9 @@ async def test_a_stored_pdf_and_an_opened_gate_set_their_fields(engine: Engine) 
     await tell(engine, job.completed(1, "download", stage_type="DownloadStage"))
     row = await one(engine, "documents")
     assert (row.pdf_downloaded, row.post_pdf_started, row.pdf_ir_ready) == (True, False, False)
-    await tell(engine, job.completed(1, "gate"))
+    await tell(engine, job.completed(1, "gate"))  # gave up, and lets nothing begin
+    assert not (await one(engine, "documents")).post_pdf_started
+    await tell(engine, job.completed(1, "gate", next=("kg",)))
     assert (await one(engine, "documents")).post_pdf_started
 
 

@@ -8,16 +8,23 @@ import pytest
 from medkg.contracts.errors import ConfigurationError, ResourceUnavailableError
 from medkg.contracts.stages import StageType
 from medkg.local import fleet as fleet_module
-from medkg.local.fleet import SERVICE_NAMES, SERVICES, FleetOptions, fleet, run_fleet
+from medkg.local.fleet import SERVICE_NAMES, SERVICES, FleetOptions, chosen_services, fleet, run_fleet
 from medkg.local.folder import claimed
 
 
 def test_every_service_is_there_and_reads_topics_of_its_own() -> None:
-    stages = {stage.service for stage in StageType} - {"download", "gate"}
-    assert set(SERVICES) == stages | {"gate-router", "ledger"}
+    stages = {stage.service for stage in StageType} - {"gate"}
+    assert set(SERVICES) == stages | {"gate-router", "ledger", "mineru"}
     assert set(SERVICE_NAMES) == set(SERVICES) | {"gateway"}
     read = [topic for service in SERVICES.values() for topic in service.topics]
     assert len(read) == len(set(read))
+
+
+def test_mineru_is_part_of_a_fleet_only_where_a_server_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MEDKG_MINERU_URL", raising=False)
+    assert set(SERVICE_NAMES) - set(chosen_services(())) == {"mineru"}
+    monkeypatch.setenv("MEDKG_MINERU_URL", "http://127.0.0.1:8000")
+    assert chosen_services(()) == SERVICE_NAMES
 
 
 def contents(folder: Path) -> list[Path]:

@@ -2,8 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,13 @@ from medkg.contracts.stages import STAGE_CONTRACTS, StageType, encode_artefact
 from medkg.contracts.topology import Backoff, Policies, Policy, Topology
 from medkg.runtime.artefacts import Artefacts
 from medkg.runtime.blobs import BlobStore, open_blobs
+from medkg.runtime.memory import ByteBudget
 from medkg.runtime.metrics import Metrics
 from medkg.runtime.records import Record
 from medkg.runtime.registry import OpenStage, OpenStages
+from medkg.runtime.resilience.failure_limits import FailureLimits, FailureRule
+from medkg.runtime.resilience.guards import Guard, Guards
+from medkg.runtime.resilience.threads import StageThreads
 from medkg.runtime.stage_handler import StageHandler, StageServices
 from medkg.runtime.topologies import PinnedTopologies
 
@@ -88,6 +91,12 @@ def open_stage(stage: Any, stage_type: StageType = StageType.PARSE) -> OpenStage
     return OpenStage(made, (stage_type.value, made.name, made.version), "{}", stage, is_async)
 
 
+def guard(policy: Policy, **fields: Any) -> Guard:
+    """The guard of a stage under a policy, in a service of its own."""
+    guards = Guards("test", "worker-1", Metrics().resilience("test"), **fields)
+    return guards.of_stage(open_stage(Told(lambda ctx, value: value)), "default", policy)
+
+
 def payload(text: str = "Aspirin in the elderly", source_id: str = "a.txt", **fields: Any) -> RawPayload:
     return RawPayload("files", source_id, "text/plain", text=text, **fields)
 
@@ -149,6 +158,7 @@ async def bench(
     policy: Policy = PATIENT,
     inline_bytes: int = 16_384,
     blobs: BlobStore | None = None,
+    limits: FailureRule = FailureRule(),  # noqa: B008  frozen
     **fields: Any,
 ) -> AsyncIterator[Bench]:
     store = open_blobs("memory:") if blobs is None else blobs
@@ -157,14 +167,18 @@ async def bench(
     topologies = PinnedTopologies(store)
     await topologies.pin(pinned)
     made = implementation(stage_type, stage, **fields)
-    with ThreadPoolExecutor(2) as executor:
+    resilience = metrics.resilience(stage_type.service)
+    with closing(StageThreads(2, "test")) as threads:
         async with OpenStages({made.name: made}, Host(Path("/nowhere"), store)) as stages:
             services = StageServices(
                 stages=stages,
                 topologies=topologies,
                 policies=lambda: Policies(policies={"default": policy}),
                 artefacts=Artefacts(store, inline_bytes),
-                executor=executor,
+                budget=ByteBudget(1_000_000),
+                threads=threads,
+                guards=Guards(stage_type.service, "worker-1", resilience),
+                limits=FailureLimits(limits, stage_type.service),
                 metrics=metrics.stages,
                 say=said.append,
             )

@@ -33,6 +33,24 @@ async def test_replace_writes_whatever_is_there(blobs: BlobStore) -> None:
         assert await blobs.get("a/b") == data
 
 
+async def test_a_file_is_stored_whole_and_once(blobs: BlobStore, tmp_path: Path) -> None:
+    for size_bytes in (0, 10, 12 * 1024 * 1024):  # none, one and several parts
+        file, key = tmp_path / "file", f"files/{size_bytes}"
+        file.write_bytes(bytes(range(256)) * (size_bytes // 256) + b"x" * (size_bytes % 256))
+        assert await blobs.size(key) is None
+        assert await blobs.put_file(key, file)
+        assert await blobs.size(key) == size_bytes
+        assert await blobs.get(key) == file.read_bytes()
+        assert not await blobs.put_file(key, file)
+
+
+async def test_of_many_that_store_one_file_at_once_it_lies_there_whole(blobs: BlobStore, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(bytes(range(256)) * 30_000)
+    await asyncio.gather(*(blobs.put_file("files/a", file) for _ in range(8)))
+    assert await blobs.get("files/a") == file.read_bytes()
+
+
 async def test_of_many_that_write_at_once_one_wins_whole(blobs: BlobStore) -> None:
     contents = [bytes([number]) * 50_000 for number in range(20)]
     created = await asyncio.gather(*(blobs.create("a/b", data) for data in contents))
@@ -52,6 +70,10 @@ async def test_of_many_that_write_at_once_one_wins_whole(blobs: BlobStore) -> No
 async def test_what_is_no_key_is_refused_and_not_waited_for(blobs: BlobStore, key: str) -> None:
     with pytest.raises(ContractError, match="is not a key"):
         await blobs.get(key)
+    with pytest.raises(ContractError, match="is not a key"):
+        await blobs.size(key)
+    with pytest.raises(ContractError, match="is not a key"):
+        await blobs.put_file(key, Path(__file__))
     for write in (blobs.put, blobs.create, blobs.replace):
         with pytest.raises(ContractError, match="is not a key"):
             await write(key, b"x")
@@ -72,6 +94,8 @@ async def test_a_store_that_does_not_work_is_a_resource_that_may_come_back(tmp_p
         await blobs.get("a/b")
     with pytest.raises(ResourceUnavailableError, match=r"writing blob a/b \(1 bytes\)"):
         await blobs.put("a/b", b"x")
+    with pytest.raises(ResourceUnavailableError, match="blob a/b"):
+        await blobs.put_file("a/b", Path(__file__))
 
 
 @pytest.mark.parametrize("location", ["", "blobs", "http://example.org", "ftp://x/y", "C:\\blobs"])

@@ -9,7 +9,7 @@ from medkg.contracts.topology_drawing import as_svg, as_text
 from medkg.runtime.topologies import TopologyLoader
 
 FOLDER = Path(__file__).resolve().parents[3] / "topologies"
-NAMES = ("auto", "clinical-trials", "pdf-two-phase", "pmc-fulltext")
+NAMES = ("auto", "clinical-trials", "pdf-two-phase", "pmc-fulltext", "side-by-side")
 TEXT = ["ingest", "parse", "ir_validation", "chunk", "embed", "index", "extract", "kg"]
 PDF = ["ingest", "download_pdf", "pdf_gate", "chunk", "embed", "index", "extract", "kg"]
 

@@ -23,10 +23,14 @@ class FakeIntake:
     stored: dict[Partition, int] = field(default_factory=dict)
     is_paused: bool = False
     pauses: int = 0
+    is_away: bool = False
 
     def pause(self) -> None:
         self.is_paused = True
         self.pauses += 1
+
+    def is_current(self) -> bool:
+        return not self.is_away
 
     def resume(self) -> None:
         self.is_paused = False
@@ -296,3 +300,68 @@ async def test_a_bug_in_the_handler_stops_the_worker_instead_of_losing_a_record(
     assert not worker.is_healthy
     assert intake.stored == {}
     await worker.drain()
+
+
+async def test_a_replica_that_was_frozen_past_its_session_publishes_nothing_until_it_knows_what_it_owns() -> None:
+    handler, publisher = Echo(), FakePublisher()
+    handler.held[0] = asyncio.Event()
+    async with at_work(handler, publisher) as (worker, intake):
+        worker.accept(records(0) + records(7, partition=1))
+        await until(lambda: len(publisher.published) == 1, "the other partition goes on")
+
+        intake.is_away = True
+        handler.held[0].set()
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert len(publisher.published) == 1
+
+        worker.lost([P0])  # what the first poll after the freeze says
+        intake.is_away = False
+        worker.accept(records(8, partition=1))
+        await until(lambda: intake.stored.get(Partition(TOPIC, 1)) == 9, "what is still owned goes on")
+    assert [item.key for item in publisher.published] == ["7", "8"]
+    assert P0 not in intake.stored
+
+
+async def test_partitions_are_paused_by_size_as_well_as_by_number() -> None:
+    handler, publisher = Echo(), FakePublisher()
+    handler.held = {offset: asyncio.Event() for offset in range(4)}
+    large = [Record(TOPIC, 0, offset, b"k", b"x" * 1_000, []) for offset in range(4)]
+    async with at_work(handler, publisher, high_water=1_000, high_water_bytes=3_500) as (worker, intake):
+        worker.accept(large[:3])
+        assert not intake.is_paused
+        worker.accept(large[3:])
+        assert intake.is_paused
+        for offset in range(3):
+            handler.held[offset].set()
+        await until(lambda: not intake.is_paused, "under half of the bytes it goes on")
+
+
+async def test_while_memory_is_short_fewer_documents_run_at_once_and_all_run_in_the_end() -> None:
+    handler, publisher = Echo(), FakePublisher()
+    handler.held = {offset: asyncio.Event() for offset in range(8)}
+    async with at_work(handler, publisher, lanes=4) as (worker, intake):
+        worker.shrink(0.25)
+        worker.accept(records(*range(8)))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert handler.begun == [0]
+
+        worker.shrink(1.0)
+        await until(lambda: handler.begun == [0, 1, 2, 3], "all lanes are at work again")
+        for event in handler.held.values():
+            event.set()
+        await until(lambda: intake.stored.get(P0) == 8, "nothing was left behind")
+
+
+async def test_a_tenant_with_one_document_goes_before_the_thousandth_of_another() -> None:
+    handler, publisher = Echo(), FakePublisher()
+    handler.held = {0: asyncio.Event()}
+    large = [Record(TOPIC, 0, offset, b"k", b"v", [("ce_tenantid", b"large")]) for offset in range(500)]
+    single = Record(TOPIC, 0, 500, b"k", b"v", [("ce_tenantid", b"small")])
+    async with at_work(handler, publisher, lanes=1, is_fair=True) as (worker, intake):
+        worker.accept([*large, single])
+        await until(lambda: handler.begun == [0], "the first one runs")
+        handler.held[0].set()
+        await until(lambda: intake.stored.get(P0) == 501, "all are done")
+    assert handler.begun.index(500) <= 2

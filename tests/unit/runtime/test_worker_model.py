@@ -76,6 +76,9 @@ class WorkerMachine(RuleBasedStateMachine):
     def pause(self) -> None:
         self.is_paused = True
 
+    def is_current(self) -> bool:
+        return True
+
     def resume(self) -> None:
         self.is_paused = False
 

@@ -19,7 +19,7 @@ SPEC_VERSION = "1.0"
 JSON = "application/json"
 Headers = list[tuple[str, bytes]]
 
-_FIXED: Headers = [("ce_specversion", b"1.0"), ("content-type", b"application/json")]
+FIXED_HEADERS: Headers = [("ce_specversion", b"1.0"), ("content-type", b"application/json")]
 _ATTRIBUTES = (
     "id",
     "type",
@@ -28,6 +28,7 @@ _ATTRIBUTES = (
     "time",
     "dataschema",
     "partitionkey",
+    "tenantid",
     "correlationid",
     "causationid",
     "traceparent",
@@ -36,6 +37,7 @@ _ATTRIBUTES = (
 )
 _ATTRIBUTE_HEADERS = tuple((name, f"ce_{name}") for name in _ATTRIBUTES)
 _ATTRIBUTE_OF = {header: name for name, header in _ATTRIBUTE_HEADERS} | {"ce_specversion": "specversion"}
+_BRIEF = ("ce_specversion", "ce_id", "ce_type", "ce_source", "ce_time", "ce_subject")
 # CloudEvents 1.0.2, "Type System", String: no control characters. (Half surrogates cannot come out of UTF-8.)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -43,7 +45,8 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 class Envelope(msgspec.Struct, frozen=True, gc=False):
     """Everything about an event but its data.
 
-    ``correlationid`` is the job, ``causationid`` the event that led to this one.
+    ``correlationid`` is the job, ``causationid`` the event that led to this one; ``tenantid`` (an extension of our own)
+    lets a worker give tenants their turns without reading the data.
     """
 
     id: str
@@ -58,15 +61,23 @@ class Envelope(msgspec.Struct, frozen=True, gc=False):
     traceparent: str = ""
     dataref: str = ""
     expirytime: str = ""
+    tenantid: str = ""
 
     def headers(self) -> Headers:
         """The attributes as Kafka headers; empty ones are left out."""
-        return _FIXED + [
+        return FIXED_HEADERS + [
             (header, value.encode()) for name, header in _ATTRIBUTE_HEADERS if (value := getattr(self, name))
         ]
 
 
-class Message(msgspec.Struct, frozen=True):
+class Cause(msgspec.Struct, frozen=True, gc=False):
+    """Of an event that leads to others, what they say about it."""
+
+    id: str
+    traceparent: str = ""
+
+
+class Message(msgspec.Struct, frozen=True, gc=False):
     """One record to be published. A key that is passed on is kept as it came: bytes, or none."""
 
     topic: str
@@ -103,6 +114,40 @@ def read_envelope(headers: Headers | None) -> Envelope:
     return Envelope(**found)
 
 
+def read_cause(headers: Headers | None) -> Cause:
+    """The part of :func:`read_envelope` that a stage needs, at a fifth of its cost.
+
+    Raises:
+        ContractError: as there; of the attributes that are not read, only their presence is checked.
+    """
+    found = dict(headers or ())
+    identity, trace = found.get("ce_id"), found.get("ce_traceparent") or b""
+    is_1x = (found.get("ce_specversion") or b"").startswith(b"1.")
+    if is_1x and identity and found.get("ce_type") and found.get("ce_source") and (identity + trace).isascii():
+        cause = Cause(identity.decode(), trace.decode())
+        if cause.id.isprintable() and cause.traceparent.isprintable():
+            return cause
+    envelope = read_envelope(headers)  # something is unusual: this one knows what
+    return Cause(envelope.id, envelope.traceparent)
+
+
+def read_brief(headers: Headers | None) -> Envelope:
+    """As much of an envelope as an account of many events needs: id, type, source, time and subject.
+
+    Raises:
+        ContractError: as :func:`read_envelope`; of the attributes that are not read, only the headers are looked at.
+    """
+    found = dict(headers or ())
+    try:
+        values = [found[name].decode("ascii") for name in _BRIEF]
+    except (KeyError, AttributeError, UnicodeDecodeError):  # something is missing or unusual: this one knows what
+        return read_envelope(headers)
+    if not (values[0].startswith("1.") and values[1] and values[2] and values[3] and "".join(values).isprintable()):
+        return read_envelope(headers)
+    _, identity, kind, source, time, subject = values
+    return Envelope(identity, kind, source, time, subject)
+
+
 def _incomplete(version: str, found: dict[str, str]) -> ContractError:
     missing = [name for name in ("id", "type", "source") if not found.get(name)]
     if version and not missing:
@@ -116,9 +161,19 @@ def now() -> str:
     return _rfc3339(time.time_ns() // 1_000_000)
 
 
+def now_header() -> tuple[str, bytes]:
+    """The header that says so."""
+    return _time_header(time.time_ns() // 1_000_000)
+
+
 @lru_cache(maxsize=4)  # the events of one hop mostly share their millisecond
 def _rfc3339(milliseconds: int) -> str:
     return datetime.fromtimestamp(milliseconds / 1_000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@lru_cache(maxsize=4)
+def _time_header(milliseconds: int) -> tuple[str, bytes]:
+    return "ce_time", _rfc3339(milliseconds).encode()
 
 
 def schema_uri(name: str, major: int = 1) -> str:

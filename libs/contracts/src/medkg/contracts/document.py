@@ -276,8 +276,38 @@ class GraphWriteReceipt(msgspec.Struct, frozen=True, omit_defaults=True):
     outcome: WriteOutcome = WriteOutcome.WRITTEN
 
 
+class FileLocation(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One place where a source says that the file of a document may be had.
+
+    ``licence`` as the source names it; ``version`` is ``publishedVersion``, ``acceptedVersion`` or
+    ``submittedVersion``.
+    """
+
+    url: str
+    licence: str = ""
+    version: str = ""
+
+
+class FileLocations(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The text of a payload of the type :data:`medkg.contracts.media.FILE_LOCATIONS`: where to look, best first."""
+
+    locations: tuple[FileLocation, ...]
+
+
+class DeclinedLocation(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A location that was tried before and did not give the file. ``code`` is that of an error of medkg."""
+
+    url: str
+    code: str
+    reason: str
+
+
 class StoredFile(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A file in the blob store, under its own hash."""
+    """A file in the blob store, under its own hash.
+
+    ``uri`` is where it came from in the end, after redirects. ``outcome`` is ``unchanged`` where nothing had to be
+    fetched. ``declined`` are the locations that were tried first, in order, each with its reason.
+    """
 
     key: str
     sha256: str
@@ -285,3 +315,5 @@ class StoredFile(msgspec.Struct, frozen=True, omit_defaults=True):
     size_bytes: int
     uri: str = ""
     licence: str = ""
+    outcome: WriteOutcome = WriteOutcome.WRITTEN
+    declined: tuple[DeclinedLocation, ...] = ()

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
@@ -27,6 +27,23 @@ class Blobs(Protocol):
         ...
 
     async def put(self, key: str, data: bytes) -> None: ...
+
+
+@runtime_checkable
+class FileBlobs(Blobs, Protocol):
+    """A blob store that also takes files too large to be held in memory, and notes that change."""
+
+    async def put_file(self, key: str, path: Path) -> bool:
+        """Store the file at ``path`` under ``key``, unless something is there; whether it was written."""
+        ...
+
+    async def size(self, key: str) -> int | None:
+        """How many bytes lie under ``key``; None where there is nothing."""
+        ...
+
+    async def replace(self, key: str, data: bytes) -> None:
+        """Write ``data`` under ``key`` in the place of what is there."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +68,9 @@ class StageImplementation:
     ``name`` is what ``uses:`` says. ``version`` goes into the key of every artefact: raise it when the output changes.
     ``open`` builds the stage and releases it again. ``memoised``: the artefact is stored under its content key, and
     found there instead of being computed again; false where computing is cheaper than a look.
+    ``needs_gpu``: without one it is not opened; ``gpu_is_remote``: the GPU is a server's, and ``open`` asks it.
+    ``calls_peers``: the rate limit and the breaker of the policy hold for each peer by itself, and the stage guards its
+    calls with :func:`medkg.runtime.resilience.peers.guard`; otherwise they hold for the stage as a whole.
     """
 
     stage_type: StageType
@@ -60,4 +80,6 @@ class StageImplementation:
     open: Callable[[Any, Host], AbstractAsyncContextManager[Any]]
     memoised: bool = True
     needs_gpu: bool = False
+    gpu_is_remote: bool = False
+    calls_peers: bool = False
     is_default: bool = False

@@ -21,6 +21,7 @@ MAX_SHOWN = 512  # characters of a pointer or a message; both may quote the clie
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z-]{0,62}$")]
 TenantId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 PathText = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Doi = Annotated[str, Field(max_length=300, pattern=r"^10\.[0-9]{4,9}(?:\.[0-9]+)*/[!-~]+$")]  # ISO 26324, in ASCII
 QueryText = Annotated[str, Field(max_length=2_000, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -54,10 +55,39 @@ class ClinicalTrialsSelection(_Door):
         return self
 
 
+class UnpaywallSelection(_Door):
+    """Articles by DOI; Unpaywall knows where an open copy of each may be had."""
+
+    ids: Annotated[list[Doi], Field(min_length=1, max_length=10_000)]
+
+
+class CoreSelection(_Door):
+    """Works of CORE: by its own numbers, or by a query in its own syntax. CORE gives the first 10,000 of a query."""
+
+    ids: Annotated[list[Annotated[int, Field(ge=1, le=10**12)]], Field(max_length=10_000)] = []
+    query: QueryText = ""
+    limit: Annotated[int, Field(ge=1, le=10_000)] | None = None
+
+    @model_validator(mode="after")
+    def _one_of(self) -> "CoreSelection":
+        if bool(self.ids) == bool(self.query.strip()):
+            raise PydanticCustomError("one_of", "give either ids or query")
+        return self
+
+
+class PmcFulltextSelection(_Door):
+    """Articles of PubMed Central by number: those of its open-access subset and its author manuscripts."""
+
+    ids: Annotated[list[Annotated[str, Field(pattern=r"^PMC[1-9][0-9]{0,9}$")]], Field(min_length=1, max_length=10_000)]
+
+
 SELECTIONS: Mapping[str, type[BaseModel]] = MappingProxyType(
     {
         "files": FilesSelection,
         "clinicaltrials": ClinicalTrialsSelection,
+        "unpaywall": UnpaywallSelection,
+        "core": CoreSelection,
+        "pmc-fulltext": PmcFulltextSelection,
     }
 )
 

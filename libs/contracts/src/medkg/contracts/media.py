@@ -4,6 +4,8 @@ CTG_STUDY = "application/vnd.clinicaltrials.study.v2+json"  # one study record o
 JATS = "application/jats+xml"  # one article, ANSI/NISO Z39.96
 TEXT = "text/plain"
 MARKDOWN = "text/markdown"
+PDF = "application/pdf"
+FILE_LOCATIONS = "application/vnd.medkg.file-locations+json"  # where a file may be had, best first: FileLocations
 
 
 def essence(media_type: str) -> str:

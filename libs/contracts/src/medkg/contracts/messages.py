@@ -23,8 +23,11 @@ class EventType(StrEnum):
     STAGE_COMPLETED = "org.medicalkg.orchestration.stage.completed"
     STAGE_FAILED = "org.medicalkg.orchestration.stage.failed"
     STAGE_RETRYING = "org.medicalkg.orchestration.stage.retrying"
+    LETTER_REDRIVEN = "org.medicalkg.orchestration.document.redriven"
+    LETTER_DROPPED = "org.medicalkg.orchestration.dead-letter.dropped"
     PDF_REQUESTED = "org.medicalkg.pdf.requested"
     DEAD_LETTER = "org.medicalkg.dead-letter"
+    BREAKER_CHANGED = "org.medicalkg.breaker.changed"
 
 
 class PipelineRef(msgspec.Struct, frozen=True):
@@ -61,7 +64,10 @@ class StageRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
     """Work: one stage is asked to run on one document, or (ingest) on one page of a source, where ``doc_id`` is empty.
 
     ``revision`` is the admission time of the job in microseconds since 1970. ``artefacts`` are the inputs by kind, with
-    whatever stages further down still need.
+    whatever stages further down still need. ``attempt`` counts from one. ``not_before_ms`` (milliseconds since 1970, on
+    the gate topic only) asks the gate-router to hand the request back to its stage then. ``redrive`` counts how often
+    the document was taken out of the dead letters: attempts are counted anew each time. ``branch_failure`` says that
+    the branch which would have come from ``arrived_from`` failed, and that the join it leads to tolerates it.
     """
 
     job_id: str
@@ -73,6 +79,9 @@ class StageRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
     attempt: int = 1
     page: int = 0
     arrived_from: str = ""  # the stage before; says which branch has come to a gate or a join
+    not_before_ms: int = 0
+    redrive: int = 0
+    branch_failure: "Failure | None" = None
     artefacts: dict[str, Artefact] = {}
     metadata: Metadata = {}
 
@@ -122,7 +131,8 @@ class StageEvent(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     ``reused``: nothing was computed or written, an earlier run had already done it. ``skipped`` are stages whose
     ``when`` left them out; ``finished_leaves`` of ``leaves`` ends of the pipeline were reached by this event.
-    ``artefacts`` are references without their content.
+    ``artefacts`` are references without their content. ``tolerated``: a failure that a join further on takes into
+    account; the document goes on without this branch.
     """
 
     job_id: str
@@ -133,6 +143,7 @@ class StageEvent(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     revision: int
     doc_id: str = ""
     attempt: int = 1
+    redrive: int = 0
     worker: str = ""
     duration_ms: float = 0.0
     reused: bool = False
@@ -144,6 +155,7 @@ class StageEvent(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     artefacts: tuple[Artefact, ...] = ()
     metadata: Metadata = {}
     failure: Failure | None = None
+    tolerated: bool = False
     page: PageReport | None = None
     position: "Position | None" = None
 
@@ -198,17 +210,58 @@ class JobCompleted(msgspec.Struct, frozen=True, omit_defaults=True):
     rejected: int
 
 
+class BreakerState(StrEnum):
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+class BreakerChange(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A replica has opened, probed or closed a breaker; the last one of each name holds for all replicas.
+
+    ``name`` is ``SERVICE.IMPLEMENTATION/POLICY``, for one peer of several with ``@HOST``. ``revision`` (milliseconds
+    since 1970, above every one seen) orders changes. Nothing is tried before ``until_ms`` (milliseconds since 1970).
+    """
+
+    name: str
+    state: BreakerState
+    revision: int
+    worker: str
+    until_ms: int = 0
+
+
 class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Written to the headers of a dead letter as JSON (``medkg_dead_letter``); the message itself is kept as it was."""
 
     failure: Failure
     position: Position
     worker: str
+    worker_version: str = ""
     stage: str = ""
     attempt: int = 0
+    redrive: int = 0
     job_id: str = ""
     tenant_id: str = ""
     doc_id: str = ""
+
+
+class LetterDecision(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What was decided about a dead letter: it goes back to its topic (``redriven``), or nobody will (``dropped``).
+
+    ``position`` is where the message stood that could not be handled, ``redrive`` the round that ended with it: the
+    message goes back in the next one. The rest says which document, or (``doc_id`` empty) page, is under way again;
+    all of it is empty for a message that could not be read. ``actor`` is whoever decided, as they call themselves.
+    """
+
+    position: Position
+    redrive: int = 0
+    job_id: str = ""
+    tenant_id: str = ""
+    doc_id: str = ""
+    page: int = 0
+    stage: str = ""
+    actor: str = ""
+    reason: str = ""
 
 
 encode = msgspec.json.Encoder().encode

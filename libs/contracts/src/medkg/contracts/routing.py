@@ -12,8 +12,7 @@ from typing import NamedTuple
 from medkg.contracts import topics
 from medkg.contracts.context import Metadata
 from medkg.contracts.messages import Artefact
-from medkg.contracts.stages import STAGE_CONTRACTS
-from medkg.contracts.topology import GateDefinition, StageDefinition, Topology
+from medkg.contracts.topology import GateDefinition, StageDefinition, Topology, reads_of
 
 
 class Step(NamedTuple):
@@ -70,6 +69,33 @@ def route_into(topology: Topology, name: str, metadata: Metadata) -> Route:
     return walk.route()
 
 
+def route_after_failure(topology: Topology, failed: str) -> Route | None:
+    """Where a document goes on though ``failed`` has failed; None where it cannot, and so fails as a whole.
+
+    It can where every way on from there comes to a join that tolerates the branch by which it is reached.
+
+    Raises:
+        KeyError: the topology has no such stage.
+    """
+    steps: list[Step] = []
+    ahead, seen = [failed], {failed}
+    while ahead:
+        name = ahead.pop()
+        following = topology.successors[name]
+        if not following:
+            return None
+        for next_name in following:
+            stage = topology.by_name[next_name]
+            if next_name in topology.joins:
+                if not isinstance(stage, StageDefinition) or name not in stage.tolerates:
+                    return None
+                steps.append(Step(next_name, topics.GATE, name))
+            elif next_name not in seen:
+                seen.add(next_name)
+                ahead.append(next_name)
+    return Route(tuple(steps))
+
+
 def topic_of(topology: Topology, name: str) -> str:
     """The topic on which a stage is asked, waits included."""
     stage = topology.by_name[name]
@@ -83,8 +109,7 @@ def artefacts_for(topology: Topology, name: str, artefacts: dict[str, Artefact])
 
     What ``name`` itself reads stays inline where it is; the rest travels as a reference where it is stored.
     """
-    stage = topology.by_name[name]
-    reads = STAGE_CONTRACTS[stage.type].consumes if isinstance(stage, StageDefinition) else ""
+    reads = reads_of(topology.by_name[name])
     needed = topology.kinds_needed[name]
     return {
         kind: artefact if kind == reads or not artefact.is_stored else artefact.without_inline()

@@ -125,6 +125,8 @@ STAGE_CONTRACTS = MappingProxyType(
 
 # A gate on this field releases a document with its parsed form, written by the PDF parser, as an artefact.
 GATE_PRODUCES = MappingProxyType({"pdf_ir_ready": "document"})
+# What such a gate reads of the document that comes to it: it says which file has to be parsed.
+GATE_CONSUMES = MappingProxyType({"pdf_ir_ready": "file"})
 
 _ENCODER = msgspec.json.Encoder()
 

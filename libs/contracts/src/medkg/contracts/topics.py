@@ -5,3 +5,4 @@ GATE = "medkg.gate.v1"
 DEAD_LETTER = "medkg.dead-letter.v1"
 LIFECYCLE = "orchestration.events.v1"
 MINERU_QUEUE = "mineru.queue.v1"
+BREAKERS = "medkg.breakers.v1"  # compacted: the last state of each breaker

@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from medkg.contracts.context import Metadata
 from medkg.contracts.messages import PipelineRef
-from medkg.contracts.stages import STAGE_CONTRACTS, StageType
+from medkg.contracts.stages import GATE_CONSUMES, STAGE_CONTRACTS, StageType
 
 Scalar = str | int | float | bool
 
@@ -151,7 +151,8 @@ class GateCondition(_Model):
 class StageDefinition(_Model):
     """One stage of a pipeline. ``uses`` names an implementation, ``with`` its settings.
 
-    A document for which ``when`` does not hold passes the stage over.
+    A document for which ``when`` does not hold passes the stage over. ``tolerates`` (of a stage that joins branches)
+    are those of ``depends_on`` whose branch may fail: the stage then runs without what that branch would have made.
     """
 
     name: StageName
@@ -168,6 +169,7 @@ class StageDefinition(_Model):
     ]
     policy: Name = "default"
     depends_on: StageNames = ()
+    tolerates: StageNames = ()
     uses: Name | None = None
     with_: dict[str, JsonValue] = Field(default_factory=dict, alias="with")
     when: When | None = None
@@ -288,7 +290,14 @@ class Topology(_Model):
                 seen.add(current)
                 ahead.extend(self.successors[current])
         stages = (self.by_name[each] for each in seen)
-        return frozenset(STAGE_CONTRACTS[stage.type].consumes for stage in stages if isinstance(stage, StageDefinition))
+        return frozenset(reads_of(stage) for stage in stages) - {""}
+
+
+def reads_of(stage: StageDefinition | GateDefinition) -> str:
+    """The kind of artefact that a stage takes; of a gate what it asks another service to work on, or nothing."""
+    if isinstance(stage, GateDefinition):
+        return GATE_CONSUMES.get(stage.condition.ledger_field, "")
+    return STAGE_CONTRACTS[stage.type].consumes
 
 
 class Backoff(StrEnum):

@@ -242,9 +242,38 @@ def _misplaced_fields(graph: _Graph) -> Iterator[Finding]:
         if stage.raw.get("checks") is not None and stage.type is not StageType.VALIDATE and not stage.is_gate:
             message = f"stage {stage.name!r} is of type {stage.type}, which makes no checks"
             yield Finding(stage.path("checks"), message, "only a ValidateStage does")
+        yield from _tolerated(graph, stage)
         if stage.raw.get("when") is not None and stage.type is StageType.INGEST:
             message = f"stage {stage.name!r} cannot be passed over: there is no document before an IngestStage"
             yield Finding(stage.path("when"), message)
+
+
+def _tolerated(graph: _Graph, stage: _Stage) -> Iterator[Finding]:
+    """Only what a join depends on can be tolerated, and not what it reads."""
+    tolerates = stage.raw.get("tolerates")
+    if not isinstance(tolerates, list) or not tolerates or stage.is_gate or stage.is_vague:
+        return
+    if len(stage.before) < 2:
+        message = f"stage {stage.name!r} joins no branches, so it has none whose failure it could tolerate"
+        yield Finding(stage.path("tolerates"), message, "a join depends on several stages")
+        return
+    for index, name in enumerate(tolerates):
+        if not isinstance(name, str):
+            continue  # refused by the schema
+        if name not in stage.before:
+            message = f"stage {stage.name!r} tolerates {name[:80]!r}, which it does not depend on"
+            yield Finding(stage.path("tolerates", index), message, did_you_mean(name, list(stage.before)))
+            continue
+        others = [other for other in stage.before if other not in tolerates]
+        if stage.reads and name in graph.by_name and not any(_brings(graph, other, stage.reads) for other in others):
+            message = f"stage {stage.name!r} reads {stage.reads}, so a branch that brings it has to succeed"
+            yield Finding(stage.path("tolerates", index), message, "tolerate the failure of other branches only")
+
+
+def _brings(graph: _Graph, name: str, kind: str) -> bool:
+    """Whether an artefact is there after a stage of this name."""
+    stage = graph.by_name.get(name)
+    return stage is None or any(each.makes == kind for each in (stage, *graph.ancestors[name]))
 
 
 def _gates(graph: _Graph, content: dict[str, Any]) -> Iterator[Finding]:

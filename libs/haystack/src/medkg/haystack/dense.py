@@ -1,25 +1,29 @@
-"""Dense search: exact inner products over FAISS segments and the tail that is in none of them yet."""
+"""Dense search: inner products over FAISS segments and the tail that is in none of them yet."""
 
 import sqlite3
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medkg.haystack.embedding import Matrix
-from medkg.haystack.fusion import Scored
-from medkg.haystack.segments import Manifest, load_segment, read_manifest, read_vectors, segment_folder
+from medkg.haystack.segments import LoadedSegment, Manifest, load_segment, read_manifest, read_vectors, segment_folder
+
+_EXPAND = 4  # times as many are asked for where too many of the nearest were deleted since
 
 
 @dataclass(frozen=True, slots=True)
-class _View:
-    """What one search looks at; replaced whole, never changed."""
+class DenseView:
+    """What one search looks at; replaced whole, never changed.
+
+    Taken before a snapshot begins it holds, together with what :meth:`DenseIndex.caught_up` adds, every vector of the
+    snapshot: an id up to ``seen`` that lives in the snapshot lived when the view was made.
+    """
 
     manifest: Manifest
-    loaded: dict[str, Any]
+    loaded: dict[str, LoadedSegment]
     tail_ids: NDArray[np.int64]
     tail: Matrix
     seen: int  # the highest id that segments and tail together account for
@@ -31,70 +35,84 @@ class DenseIndex:
     def __init__(self, store: Path, store_id: str, dimension: int) -> None:
         self._folder = segment_folder(store)
         self._store_id = store_id
-        self._dimension = dimension
+        self.dimension = dimension
         self._lock = threading.Lock()
         self._view = self._empty(Manifest(store_id, dimension), {})
 
-    def search(self, connection: sqlite3.Connection, query: NDArray[np.floating], limit: int) -> list[Scored]:
-        """Ids of passages that ``connection``'s snapshot holds, with their cosine, nearest first.
-
-        ``query`` has unit length, as the stored vectors do.
-        """
-        view = self._refresh(connection)
-        wanted = limit
-        while True:
-            nearest, exhausted = _nearest(view, np.ascontiguousarray(query, dtype=np.float32), wanted)
-            alive = _alive(connection, nearest)
-            if len(alive) >= limit or exhausted:
-                return alive[:limit]
-            wanted *= 4  # many of the nearest were deleted since their segment was built
-
-    def _refresh(self, connection: sqlite3.Connection) -> _View:
+    def view(self) -> DenseView:
+        """What is known now, with the newest segments."""
         with self._lock:
-            view = self._view
             manifest = read_manifest(self._folder, self._store_id)
-            if manifest is not None and manifest.dimension == self._dimension and manifest != view.manifest:
-                view = self._reload(view, manifest)
-            ids, vectors = read_vectors(connection, view.seen, self._dimension)
-            if len(ids):
-                view = _View(
-                    view.manifest,
-                    view.loaded,
-                    np.concatenate([view.tail_ids, ids]),
-                    np.concatenate([view.tail, vectors]),
-                    int(ids[-1]),
-                )
-            self._view = view
-            return view
+            if manifest is not None and manifest.dimension == self.dimension and manifest != self._view.manifest:
+                self._view = self._reload(self._view, manifest)
+            return self._view
 
-    def _reload(self, view: _View, manifest: Manifest) -> _View:
+    def caught_up(self, view: DenseView, connection: sqlite3.Connection) -> DenseView:
+        """The view with what ``connection``'s snapshot holds beyond it."""
+        ids, vectors = read_vectors(connection, view.seen, self.dimension)
+        if not len(ids):
+            return view
+        view = replace(
+            view,
+            tail_ids=np.concatenate([view.tail_ids, ids]),
+            tail=np.concatenate([view.tail, vectors]),
+            seen=int(ids[-1]),
+        )
+        with self._lock:
+            if view.manifest == self._view.manifest and view.seen > self._view.seen:
+                self._view = view
+        return view
+
+    def _reload(self, view: DenseView, manifest: Manifest) -> DenseView:
         try:
             loaded = {s.file: view.loaded.get(s.file) or load_segment(self._folder, s) for s in manifest.segments}
-        except (OSError, RuntimeError):  # FAISS raises RuntimeError for a file that a merge has replaced meanwhile
+        except (OSError, RuntimeError, ValueError):  # what FAISS and NumPy raise for a file that a merge has replaced
             return view  # the next search reads the newer manifest; until then the old view is as true
         if manifest.last_id > view.seen:
             return self._empty(manifest, loaded)
         after = view.tail_ids > manifest.last_id
-        return _View(manifest, loaded, view.tail_ids[after], view.tail[after], view.seen)
+        return DenseView(manifest, loaded, view.tail_ids[after], view.tail[after], view.seen)
 
-    def _empty(self, manifest: Manifest, loaded: dict[str, Any]) -> _View:
-        no_vectors = np.empty((0, self._dimension), dtype=np.float32)
-        return _View(manifest, loaded, np.empty(0, dtype=np.int64), no_vectors, manifest.last_id)
+    def _empty(self, manifest: Manifest, loaded: dict[str, LoadedSegment]) -> DenseView:
+        no_vectors = np.empty((0, self.dimension), dtype=np.float32)
+        return DenseView(manifest, loaded, np.empty(0, dtype=np.int64), no_vectors, manifest.last_id)
 
 
-def _nearest(view: _View, query: NDArray[np.float32], wanted: int) -> tuple[list[Scored], bool]:
+def search_dense(
+    view: DenseView,
+    connection: sqlite3.Connection,
+    query: NDArray[np.floating],
+    limit: int,
+    allowed: NDArray[np.int64] | None = None,
+) -> list[tuple[int, float]]:
+    """Ids of passages that ``connection``'s snapshot holds, with their inner product, nearest first.
+
+    ``query`` has unit length, as the stored vectors do; ``allowed`` names the ids (ascending) that may be found.
+    """
+    vector = np.ascontiguousarray(query, dtype=np.float32)
+    wanted = limit
+    while True:
+        nearest, is_all = _nearest(view, vector, wanted, allowed)
+        alive = _alive(connection, nearest)
+        if len(alive) >= limit or is_all:
+            return alive[:limit]
+        wanted *= _EXPAND
+
+
+def _nearest(
+    view: DenseView, query: NDArray[np.float32], wanted: int, allowed: NDArray[np.int64] | None
+) -> tuple[list[tuple[int, float]], bool]:
     """Up to ``wanted`` of the nearest, and whether these are all there are."""
-    ids: list[NDArray[np.int64]] = []
-    scores: list[NDArray[np.float32]] = []
-    total = len(view.tail_ids)
-    for index in view.loaded.values():
-        total += index.ntotal
-        found_scores, found_ids = index.search(query[None, :], min(wanted, index.ntotal))
-        ids.append(found_ids[0])
-        scores.append(found_scores[0])
-    ids.append(view.tail_ids)
-    scores.append(view.tail @ query)
-    all_ids, all_scores = np.concatenate(ids), np.concatenate(scores)
+    found = [segment.search(query, wanted, allowed) for segment in view.loaded.values()]
+    total = len(view.tail_ids) + sum(segment.segment.rows for segment in view.loaded.values())
+    # not `@`: for one question the threads of a BLAS spin longer than they work
+    tail_scores, tail_ids = np.einsum("ij,j->i", view.tail, query), view.tail_ids
+    if allowed is not None:
+        may = np.isin(tail_ids, allowed, assume_unique=True)
+        tail_scores, tail_ids = tail_scores[may], tail_ids[may]
+        total = min(total, len(allowed))
+    all_scores = np.concatenate([*(scores for scores, _ in found), tail_scores])
+    all_ids = np.concatenate([*(ids for _, ids in found), tail_ids])
     if len(all_ids) > wanted:
         best = np.argpartition(-all_scores, wanted - 1)[:wanted]
         all_ids, all_scores = all_ids[best], all_scores[best]
@@ -102,7 +120,7 @@ def _nearest(view: _View, query: NDArray[np.float32], wanted: int) -> tuple[list
     return list(zip(all_ids[order].tolist(), all_scores[order].tolist(), strict=True)), wanted >= total
 
 
-def _alive(connection: sqlite3.Connection, nearest: list[Scored]) -> list[Scored]:
+def _alive(connection: sqlite3.Connection, nearest: list[tuple[int, float]]) -> list[tuple[int, float]]:
     ids = [item for item, _ in nearest]
     alive: set[int] = set()
     for start in range(0, len(ids), 500):  # far below SQLite's bound on variables

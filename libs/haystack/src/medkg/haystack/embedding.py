@@ -47,6 +47,20 @@ class TextEmbedder(Protocol):
         ...
 
 
+class LocalEmbedder(Protocol):
+    """An embedder that computes in the calling thread; callable from several."""
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def dimension(self) -> int: ...
+
+    def vectors(self, texts: Sequence[str], kind: TextKind) -> Embedded:
+        """As :meth:`TextEmbedder.embed`."""
+        ...
+
+
 def unit_rows(values: NDArray[np.floating], rows: int, dimension: int, model: str) -> Matrix:
     """The rows scaled to length 1.
 

@@ -1,30 +1,31 @@
 """Reciprocal rank fusion: one list out of several (Cormack, Clarke and Büttcher 2009)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 RRF_K: Final = 60  # the paper's constant
 
-
-Scored = tuple[int, float]  # an item and how well it answers
+T = TypeVar("T", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True)
-class Fused:
+class Fused(Generic[T]):
     """An item with its score ``sum(weight / (k + rank))`` and its rank (1-based) in each list that has it."""
 
-    item: int
+    item: T
     score: float
     ranks: dict[str, int]
 
 
-def fuse(legs: Mapping[str, Sequence[Scored]], weights: Mapping[str, float], k: int = RRF_K) -> list[Fused]:
+def fuse(
+    legs: Mapping[str, Sequence[tuple[T, float]]], weights: Mapping[str, float], k: float = RRF_K
+) -> list[Fused[T]]:
     """Best first. Each list names an item once, best first; a list without a weight counts once.
 
     Items of equal score (to six places) share their rank, so that the outcome does not depend on where they are stored.
     """
-    ranks: dict[int, dict[str, int]] = {}
+    ranks: dict[T, dict[str, int]] = {}
     for leg, scored in legs.items():
         rank, previous = 0, None
         for place, (item, score) in enumerate(scored, 1):

@@ -10,8 +10,10 @@ import msgspec
 import numpy as np
 
 from medkg.contracts.document import Chunk, SparseVector
-from medkg.haystack.passage_store import PassageStore, SparseRow
+from medkg.haystack.graphs import SegmentKind
+from medkg.haystack.passage_store import PassageStore
 from medkg.haystack.segments import load_segment, open_for_reading, read_manifest, segment_folder
+from medkg.haystack.writes import SparseRow
 
 # what must come out as zero, and what it means if it does not
 _COUNTS = (
@@ -20,6 +22,7 @@ _COUNTS = (
     ("postings without a passage", "postings WHERE id NOT IN (SELECT id FROM passages)"),
     ("passages without a full-text row", "passages WHERE id NOT IN (SELECT id FROM lexical_docsize)"),
     ("full-text rows without a passage", "lexical_docsize WHERE id NOT IN (SELECT id FROM passages)"),
+    ("labels without a document", "labels WHERE doc_id NOT IN (SELECT doc_id FROM documents)"),
     ("passages without a document", "passages WHERE doc_id NOT IN (SELECT doc_id FROM documents)"),
     (
         "documents with another number of passages than they were written with",
@@ -105,12 +108,12 @@ def _wrong_segments(connection: sqlite3.Connection, store: Path) -> Iterator[str
     for segment in manifest.segments if manifest else ():
         try:
             index = load_segment(folder, segment)
-        except RuntimeError as error:  # the only one FAISS has
+        except (OSError, RuntimeError, ValueError) as error:  # what FAISS and NumPy raise
             yield f"segment {segment.file} cannot be read: {error}"
             continue
-        import faiss
-
-        held = dict(zip(faiss.vector_to_array(index.id_map).tolist(), range(index.ntotal), strict=True))
+        if segment.kind is SegmentKind.IVF:
+            index.index.make_direct_map()
+        held = dict(zip(index.ids.tolist(), range(segment.rows), strict=True))
         rows = connection.execute(
             "SELECT id, vector FROM vectors WHERE id > ? AND id <= ?", (segment.after, segment.last_id)
         )

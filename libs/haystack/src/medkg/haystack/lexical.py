@@ -4,7 +4,8 @@ import re
 import sqlite3
 from typing import Final
 
-from medkg.haystack.fusion import Scored
+from medkg.haystack.filtering import passage_condition
+from medkg.haystack.stores import FIELD_WEIGHTS, NO_FILTERS, FieldWeights, Filters
 
 MAX_QUERY_CHARACTERS: Final = 4_000
 MAX_QUERY_TERMS: Final = 64
@@ -19,10 +20,6 @@ _STOP_WORDS = frozenset(
         """,
     )
 )
-# the weights are those of title, section and text
-_SEARCH = """
-SELECT rowid, -rank FROM lexical WHERE lexical MATCH ? AND rank MATCH 'bm25(1.0, 0.5, 1.0)' ORDER BY rank, rowid LIMIT ?
-"""
 
 
 def match_expression(query: str) -> str:
@@ -30,14 +27,32 @@ def match_expression(query: str) -> str:
 
     Every word is quoted, so that no part of a query is read as syntax. A compound (``IL-6``) is looked for as a phrase.
     """
+    return " OR ".join(f'"{word}"' for word in telling_words(query))
+
+
+def telling_words(query: str) -> list[str]:
+    """The words of a query in lower case, without those that decide nothing where others are left; a bounded number."""
     words = dict.fromkeys(word.lower() for word in _WORD.findall(query[:MAX_QUERY_CHARACTERS]))
     telling = [word for word in words if word not in _STOP_WORDS] or list(words)
-    return " OR ".join(f'"{word}"' for word in telling[:MAX_QUERY_TERMS])
+    return telling[:MAX_QUERY_TERMS]
 
 
-def search_lexical(connection: sqlite3.Connection, query: str, limit: int) -> list[Scored]:
+def search_lexical(
+    connection: sqlite3.Connection,
+    query: str,
+    limit: int,
+    filters: Filters = NO_FILTERS,
+    weights: FieldWeights = FIELD_WEIGHTS,
+) -> list[tuple[int, float]]:
     """Ids of passages with their BM25 score, best first."""
     expression = match_expression(query)
-    if not expression:
+    fields = " ".join(name for name in ("title", "section", "text") if getattr(weights, name) > 0)
+    if not expression or not fields:
         return []
-    return connection.execute(_SEARCH, (expression, limit)).fetchall()
+    condition, values = passage_condition(filters, "lexical.rowid")
+    rank = f"bm25({weights.title:f}, {weights.section:f}, {weights.text:f})"
+    return connection.execute(
+        f"SELECT rowid, -rank FROM lexical WHERE lexical MATCH ? AND rank MATCH ?{condition} "  # noqa: S608  constants
+        "ORDER BY rank, rowid LIMIT ?",
+        (f"{{{fields}}} : ({expression})", rank, *values, limit),
+    ).fetchall()

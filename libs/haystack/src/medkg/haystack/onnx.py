@@ -29,7 +29,11 @@ class Pooling(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class OnnxSettings:
-    """``folder`` holds ``model.onnx`` and ``tokenizer.json``. On a few cores a batch of one is the fastest."""
+    """``folder`` holds ``model.onnx`` and ``tokenizer.json``. On a few cores a batch of one is the fastest.
+
+    ``revision`` pins the weights: the model's name (:attr:`OnnxEmbedder.model`) must hold it. With it in a topology,
+    other weights in the same folder are refused instead of being taken for the pinned ones.
+    """
 
     folder: Path
     pooling: Pooling = Pooling.MEAN
@@ -38,6 +42,7 @@ class OnnxSettings:
     threads: int = 2
     query_prefix: str = ""
     passage_prefix: str = ""
+    revision: str = ""
 
 
 class OnnxEmbedder:
@@ -70,7 +75,14 @@ class OnnxEmbedder:
             )
         self.dimension: int = shape[2]
         recipe = f"{settings.pooling}-{settings.max_tokens}-{settings.query_prefix}-{settings.passage_prefix}"
-        self.model = f"onnx:{_digest((model, tokenizer), recipe)}/{self.dimension}"
+        digest = _digest((model, tokenizer), recipe)
+        self.model = f"onnx:{digest}/{self.dimension}"
+        if settings.revision and settings.revision != digest:
+            raise ConfigurationError(
+                f"opening the ONNX model in {settings.folder}: its files and settings make revision {digest}, "
+                f"pinned is {settings.revision}; put the pinned weights back, "
+                "or pin the new ones and index into another index"
+            )
 
     async def embed(self, texts: Sequence[str], kind: TextKind) -> Embedded:
         """Runs in a thread, one call after another: the model uses its own threads."""

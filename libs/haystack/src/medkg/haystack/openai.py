@@ -2,7 +2,8 @@
 
 import base64
 import binascii
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +19,18 @@ from medkg.contracts.errors import (
     GpuOutOfMemory,
     MedkgError,
     PayloadTooLargeError,
+    PipelineConfigError,
     ResourceUnavailableError,
 )
 from medkg.haystack.embedding import Embedded, TextKind, unit_rows
 
 _MAX_ANSWER_BYTES = 256 * 1024 * 1024  # 256 texts of 8192 numbers as JSON come to some 40 MB
+_LOOKED_AT = 4000  # characters of a failure that are searched for what it means
+_CHARACTERS_PER_TOKEN = 4
+_OUT_OF_MEMORY = re.compile(
+    r"out of memory|OutOfMemoryError|CUDA_ERROR_OUT_OF_MEMORY|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED",
+    re.IGNORECASE,
+)
 _SAID = 300  # characters of a server's own words that go into a message
 
 
@@ -33,19 +41,22 @@ class _Item(msgspec.Struct):
 
 class _Answer(msgspec.Struct):
     data: list[_Item]
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class OpenAISettings:
     """``served_model`` is the name that the server knows; ``revision`` tells apart weights served under one name.
 
-    ``max_characters`` cuts longer texts (counted as truncated): about four times the model's context in tokens.
+    ``max_characters`` cuts longer texts (counted as truncated): about four times the model's context in tokens. A
+    request holds at most ``batch_size`` texts and about ``batch_tokens`` tokens, estimated as four characters each.
     """
 
     served_model: str
     dimension: int
     revision: str = ""
     batch_size: int = 64
+    batch_tokens: int = 65_536
     max_characters: int = 32_000
     query_prefix: str = ""
     passage_prefix: str = ""
@@ -91,51 +102,91 @@ class OpenAIEmbedder:
             )
 
     async def embed(self, texts: Sequence[str], kind: TextKind) -> Embedded:
-        """As many requests as batches, one after another; a batch that does not fit into the GPU is halved."""
+        """As many requests as batches, one after another; a batch that does not fit into the GPU is halved once.
+
+        Raises:
+            GpuOutOfMemory: half a batch did not fit either, or one text alone.
+            PipelineConfigError: the server answers with another model than it was asked for.
+        """
         settings = self._settings
         prefix = settings.query_prefix if kind is TextKind.QUERY else settings.passage_prefix
         shortened = [_shorten(text, settings.max_characters) for text in texts]
         # the service refuses an empty text
         inputs = [prefix + (text if text.strip() else ".") for text in shortened]
         parts: list[NDArray[np.floating]] = []
-        for start in range(0, len(inputs), settings.batch_size):
-            parts.extend(await self._embed_batch(inputs[start : start + settings.batch_size]))
+        for batch in batches_of(inputs, settings.batch_size, _CHARACTERS_PER_TOKEN * settings.batch_tokens):
+            parts.extend(await self._embed_batch(batch))
         rows = np.concatenate(parts) if parts else np.empty((0, self.dimension), dtype=np.float32)
         truncated = sum(len(short) < len(text) for short, text in zip(shortened, texts, strict=True))
         return Embedded(unit_rows(rows, len(inputs), self.dimension, self.model), truncated)
 
-    async def _embed_batch(self, inputs: list[str]) -> list[NDArray[np.floating]]:
+    async def _embed_batch(self, inputs: list[str], *, is_half: bool = False) -> list[NDArray[np.floating]]:
+        response = await self._post(inputs)
+        if response.status_code >= 400 and is_out_of_memory(response.text[:_LOOKED_AT]):
+            if is_half or len(inputs) == 1:
+                raise GpuOutOfMemory(
+                    f"embedding with {self.model}: {len(inputs)} texts do not fit into the GPU's memory, after the "
+                    "batch was halved; lower `batch_size`, `batch_tokens` or `max_characters`, or give the model "
+                    "server more memory"
+                )
+            half = len(inputs) // 2
+            first = await self._embed_batch(inputs[:half], is_half=True)
+            return [*first, *await self._embed_batch(inputs[half:], is_half=True)]
+        if response.status_code != 200:
+            raise _error_of(response, self.model)
+        return [self._decode(response, len(inputs))]
+
+    async def _post(self, inputs: list[str]) -> httpx.Response:
         body: dict[str, Any] = {"model": self._settings.served_model, "input": inputs, "encoding_format": "base64"}
         if self._settings.request_dimension:
             body["dimensions"] = self.dimension
         try:
-            response = await self._client.post("v1/embeddings", json=body)
+            return await self._client.post("v1/embeddings", json=body)
         except httpx.HTTPError as error:
             raise ResourceUnavailableError(
                 f"embedding {len(inputs)} texts at {self._client.base_url}: {type(error).__name__}: {error}"
             ) from error
-        if response.status_code >= 400 and "out of memory" in response.text[:2000].lower():
-            if len(inputs) == 1:
-                raise GpuOutOfMemory(
-                    f"embedding with {self.model}: one text alone does not fit into the GPU's memory; lower "
-                    "`max_characters`, or give the model server more memory"
-                )
-            half = len(inputs) // 2
-            return [*await self._embed_batch(inputs[:half]), *await self._embed_batch(inputs[half:])]
-        if response.status_code != 200:
-            raise _error_of(response, self.model)
-        return [self._decode(response, len(inputs))]
 
     def _decode(self, response: httpx.Response, expected: int) -> NDArray[np.floating]:
         try:
             if len(response.content) > _MAX_ANSWER_BYTES:
                 raise ValueError(f"{len(response.content)} bytes are too many")
-            items = sorted(msgspec.json.decode(response.content, type=_Answer).data, key=lambda item: item.index)
+            answer = msgspec.json.decode(response.content, type=_Answer)
+            self._check_model(answer.model)
+            items = sorted(answer.data, key=lambda item: item.index)
             if [item.index for item in items] != list(range(expected)):
                 raise ValueError(f"{expected} texts were sent, the answer has {len(items)} vectors")
             return np.stack([_vector(item.embedding) for item in items])
         except (msgspec.DecodeError, ValueError, binascii.Error) as error:
             raise ContractError(f"embedding with {self.model}: the answer cannot be read: {error}") from error
+
+    def _check_model(self, answered: str) -> None:
+        """Vectors of two models in one index cannot be compared: a server that changed its model is refused."""
+        asked = self._settings.served_model
+        if answered not in ("", asked):
+            raise PipelineConfigError(
+                f"embedding with {self.model}: the server answers with the model {answered!r}; serve {asked!r} again, "
+                "or change `served_model` and index into another index"
+            )
+
+
+def is_out_of_memory(said: str) -> bool:
+    """Whether a message is that of a GPU without memory left, as torch, CUDA and cuBLAS put it."""
+    return _OUT_OF_MEMORY.search(said) is not None
+
+
+def batches_of(texts: Sequence[str], most: int, characters: int) -> Iterator[list[str]]:
+    """The texts in order, in batches of at most ``most`` and ``characters`` in all; a longer text is one alone."""
+    batch: list[str] = []
+    size = 0
+    for text in texts:
+        if batch and (len(batch) == most or size + len(text) > characters):
+            yield batch
+            batch, size = [], 0
+        batch.append(text)
+        size += len(text)
+    if batch:
+        yield batch
 
 
 def _vector(encoded: str | list[float]) -> NDArray[np.floating]:

@@ -13,15 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medkg.contracts.document import Chunk, Provenance
-from medkg.contracts.errors import ResourceUnavailableError
-from medkg.haystack.dense import DenseIndex
-from medkg.haystack.fusion import Fused, Scored, fuse
+from medkg.contracts.errors import ContractError, ResourceUnavailableError
+from medkg.haystack.dense import DenseIndex, DenseView, search_dense
+from medkg.haystack.fusion import Fused, fuse
 from medkg.haystack.hashing import MODEL_PREFIX
 from medkg.haystack.impacts import IMPACTS
 from medkg.haystack.lexical import search_lexical
 from medkg.haystack.passage_store import check_version
 from medkg.haystack.segments import open_for_reading
 from medkg.haystack.sparse import search_impacts
+from medkg.haystack.stores import IndexFacts
 
 LEXICAL, DENSE, SPARSE = "bm25", "dense", "sparse"
 _DEPTH: Final = 100  # passages that each kind of search names, at least
@@ -68,8 +69,7 @@ class PassageReader:
         self._path = path
         self._lock = threading.Lock()
         self._idle: list[sqlite3.Connection] = []
-        self._dense: DenseIndex | None = None
-        self._dense_of = ("", 0)
+        self._dense: tuple[str, int, DenseIndex | None] = ("", 0, None)  # replaced whole
         self._is_closed = False
         with self._connection() as connection:
             if connection.execute("PRAGMA user_version").fetchone() == (0,):
@@ -86,7 +86,8 @@ class PassageReader:
     def model(self) -> str:
         """The model of the dense vectors; empty while the index has none."""
         with self._connection() as connection:
-            return _facts(connection).get("model", "")
+            row = connection.execute("SELECT value FROM store WHERE key = 'model'").fetchone()
+            return row[0] if row else ""
 
     def search(self, query: str, vector: QueryVector | None, limit: int) -> tuple[tuple[Hit, ...], tuple[str, ...]]:
         """The best passages, and the kinds of search that could not be made.
@@ -95,15 +96,31 @@ class PassageReader:
             ResourceUnavailableError: the file cannot be read now.
         """
         depth = max(_DEPTH, 2 * limit)
-        with self._connection() as connection:
-            facts = _facts(connection)
-            legs: dict[str, list[Scored]] = {LEXICAL: search_lexical(connection, query, depth)}
-            if vector is not None and vector.model == facts.get("model"):
-                legs[DENSE] = self._dense_index(facts).search(connection, vector.values, depth)
-            if facts.get("sparse_model") == IMPACTS:
-                legs[SPARSE] = search_impacts(connection, query, depth)
-            hits = _hits(connection, fuse(legs, _weights(facts)), limit)
+        with self.snapshot() as moment:
+            legs: dict[str, list[tuple[int, float]]] = {LEXICAL: search_lexical(moment.connection, query, depth)}
+            if vector is not None and vector.model == moment.facts.model:
+                legs[DENSE] = moment.dense(vector.values, depth)
+            if moment.facts.sparse_model == IMPACTS:
+                legs[SPARSE] = search_impacts(moment.connection, query, depth)
+            hits = _hits(moment.connection, fuse(legs, _weights(moment.facts)), limit)
         return hits, tuple(leg for leg in (LEXICAL, DENSE, SPARSE) if leg not in legs)
+
+    @contextmanager
+    def snapshot(self) -> Iterator["Snapshot"]:
+        """One moment of the store, whatever is written meanwhile."""
+        while True:
+            *indexed, dense = self._dense
+            # before the transaction begins: see DenseView
+            view = dense.view() if dense is not None else None
+            with self._connection() as connection:
+                stored = dict(connection.execute("SELECT key, value FROM store"))
+                model, dimension = stored.get("model", ""), int(stored.get("dimension", "0"))
+                if indexed == [model, dimension]:
+                    (passages,) = connection.execute("SELECT coalesce(sum(passages), 0) FROM documents").fetchone()
+                    facts = IndexFacts(model, dimension, stored.get("sparse_model", ""), passages)
+                    yield Snapshot(connection, facts, dense, view)
+                    return
+            self._dense = (model, dimension, DenseIndex(self._path, stored["store_id"], dimension))
 
     def close(self) -> None:
         """Closes what is idle now, and the rest when its search ends."""
@@ -112,14 +129,6 @@ class PassageReader:
             idle, self._idle = self._idle, []
         for connection in idle:
             connection.close()
-
-    def _dense_index(self, facts: dict[str, str]) -> DenseIndex:
-        wanted = (facts["model"], int(facts["dimension"]))
-        with self._lock:
-            if self._dense is None or self._dense_of != wanted:
-                self._dense = DenseIndex(self._path, facts["store_id"], wanted[1])
-                self._dense_of = wanted
-            return self._dense
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
@@ -147,17 +156,43 @@ class PassageReader:
         connection.close()
 
 
-def _weights(facts: dict[str, str]) -> dict[str, float]:
+class Snapshot:
+    """One moment of a store. Not for two threads at once."""
+
+    def __init__(
+        self, connection: sqlite3.Connection, facts: IndexFacts, dense: DenseIndex | None, view: DenseView | None
+    ) -> None:
+        self.connection = connection
+        self.facts = facts
+        self._dense = dense
+        self._view = view
+
+    def dense(
+        self, vector: NDArray[np.floating], limit: int, allowed: NDArray[np.int64] | None = None
+    ) -> list[tuple[int, float]]:
+        """Ids of passages with their inner product, nearest first; of the ``allowed`` ones where these are given.
+
+        Raises:
+            ContractError: the vector has another dimension than the index.
+        """
+        if self._dense is None or self._view is None:
+            return []
+        if vector.shape != (self.facts.dimension,):
+            raise ContractError(
+                f"searching vectors of dimension {self.facts.dimension} ({self.facts.model}) with one of shape "
+                f"{vector.shape}: is the query embedded with the model of the index?"
+            )
+        self._view = self._dense.caught_up(self._view, self.connection)
+        return search_dense(self._view, self.connection, vector, limit, allowed)
+
+
+def _weights(facts: IndexFacts) -> dict[str, float]:
     """How much each kind of search has to say; measured on SciFact in ``tests/unit/index/test_scifact.py``."""
-    is_hashing = facts.get("model", "").startswith(MODEL_PREFIX)
+    is_hashing = facts.model.startswith(MODEL_PREFIX)
     return {LEXICAL: 1.0, DENSE: _HASHING_WEIGHT if is_hashing else 1.0, SPARSE: _SPARSE_WEIGHT}
 
 
-def _facts(connection: sqlite3.Connection) -> dict[str, str]:
-    return dict(connection.execute("SELECT key, value FROM store"))
-
-
-def _hits(connection: sqlite3.Connection, fused: Sequence[Fused], limit: int) -> tuple[Hit, ...]:
+def _hits(connection: sqlite3.Connection, fused: Sequence[Fused[int]], limit: int) -> tuple[Hit, ...]:
     """The best passages with their texts. Of passages of one document with the same text only the best is kept."""
     hits: list[Hit] = []
     seen: set[tuple[str, str]] = set()

@@ -12,32 +12,43 @@ import sqlite3
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
-import numpy as np
 
-from medkg.contracts.context import StageContext
-from medkg.contracts.document import EmbeddingBatch, WriteOutcome
-from medkg.contracts.errors import ConfigurationError, ContractError, PipelineConfigError, ResourceUnavailableError
+from medkg.contracts.document import WriteOutcome
+from medkg.contracts.errors import ConfigurationError, PipelineConfigError, ResourceUnavailableError
+from medkg.haystack.writes import DocumentWrite, Facets, SparseRow, Stored, decide, prepare
 
-SCHEMA_VERSION: Final = 1
+__all__ = [
+    "DEFAULT_INDEX",
+    "DocumentWrite",
+    "PassageStore",
+    "Stored",
+    "check_version",
+    "decide",
+    "prepare",
+    "store_path",
+]
+
+SCHEMA_VERSION: Final = 2
 DEFAULT_INDEX: Final = "passages"
 _BUSY_SECONDS = 30.0  # how long a writer waits for another one
 _SCHEMA = """
 CREATE TABLE store (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE documents (
     doc_id TEXT PRIMARY KEY, generation TEXT NOT NULL, revision INTEGER NOT NULL, job TEXT NOT NULL,
-    passages INTEGER NOT NULL
+    passages INTEGER NOT NULL, source TEXT NOT NULL, year INTEGER, retracted INTEGER NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE labels (doc_id TEXT NOT NULL, kind TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (doc_id, kind, value))
+    WITHOUT ROWID;
 -- AUTOINCREMENT: an id is never used again, so that a derived segment can say which ids it covers
 CREATE TABLE passages (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, doc_id TEXT NOT NULL, title TEXT NOT NULL, section TEXT NOT NULL,
-    text TEXT NOT NULL, chunk BLOB NOT NULL, sparse BLOB NOT NULL
+    id INTEGER PRIMARY KEY AUTOINCREMENT, doc_id TEXT NOT NULL, ordinal INTEGER NOT NULL, headings TEXT NOT NULL,
+    title TEXT NOT NULL, section TEXT NOT NULL, text TEXT NOT NULL, chunk BLOB NOT NULL, sparse BLOB NOT NULL
 );
-CREATE INDEX passages_by_document ON passages (doc_id);
+CREATE INDEX passages_by_document ON passages (doc_id, ordinal);
 CREATE TABLE vectors (id INTEGER PRIMARY KEY, vector BLOB NOT NULL);
 CREATE TABLE postings (term TEXT NOT NULL, id INTEGER NOT NULL, weight REAL NOT NULL, PRIMARY KEY (term, id))
     WITHOUT ROWID;
@@ -46,14 +57,6 @@ CREATE VIRTUAL TABLE lexical USING fts5 (
 );
 """
 _INDEX_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
-_ENCODER = msgspec.json.Encoder()
-
-
-class SparseRow(msgspec.Struct, array_like=True):
-    """The term weights of a passage as its row holds them."""
-
-    terms: list[str]
-    weights: list[float]
 
 
 def store_path(data_dir: Path, tenant_id: str, index: str = DEFAULT_INDEX) -> Path:
@@ -70,100 +73,6 @@ def store_path(data_dir: Path, tenant_id: str, index: str = DEFAULT_INDEX) -> Pa
     readable = re.sub(r"[^a-z0-9]+", "-", tenant_id.lower())[:32].strip("-")
     digest = hashlib.blake2b(tenant_id.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
     return data_dir / "index" / f"{readable}-{digest}" / f"{index}.sqlite"
-
-
-@dataclass(frozen=True, slots=True)
-class DocumentWrite:
-    """Everything one document puts into the store, checked and encoded. ``rows`` has one entry for each passage."""
-
-    doc_id: str
-    generation: str
-    revision: int
-    job: str
-    model: str
-    dimension: int
-    sparse_model: str
-    rows: tuple["PassageRow", ...]
-
-
-class PassageRow(NamedTuple):
-    title: str
-    section: str
-    text: str
-    chunk: bytes
-    sparse: bytes
-    vector: bytes
-    postings: tuple[tuple[str, float], ...]
-
-
-def prepare(ctx: StageContext, batch: EmbeddingBatch) -> DocumentWrite:
-    """What :meth:`PassageStore.write` takes.
-
-    Raises:
-        ContractError: the vectors do not fit the passages, hold a value that is not finite, or are zeros.
-    """
-    count, dimension = len(batch.chunks), batch.dimension
-    wrong = len(batch.dense) != 4 * count * dimension or len(batch.sparse) not in (0, count)
-    if not wrong:
-        vectors = np.frombuffer(batch.dense, dtype="<f4").reshape(count, dimension)
-        wrong = not (np.isfinite(vectors).all() and vectors.any(axis=1).all())
-    if wrong:
-        raise ContractError(
-            f"indexing document {ctx.doc_id}: {len(batch.dense)} bytes of vectors and {len(batch.sparse)} sparse "
-            f"vectors do not make {count} usable ones of dimension {dimension} (model {batch.model})",
-            doc_id=ctx.doc_id,
-        )
-    rows = []
-    for number, chunk in enumerate(batch.chunks):
-        sparse = batch.sparse[number] if batch.sparse else None
-        terms, weights = (sparse.terms, sparse.weights) if sparse else ((), ())
-        rows.append(
-            PassageRow(
-                title=chunk.title,
-                section=" > ".join(chunk.section_path),
-                text=chunk.text,
-                chunk=_ENCODER.encode(msgspec.structs.replace(chunk, title="", text="")),
-                sparse=_ENCODER.encode(SparseRow(list(terms), list(weights))),
-                vector=batch.dense[4 * dimension * number : 4 * dimension * (number + 1)],
-                postings=tuple(zip(terms, weights, strict=True)),
-            )
-        )
-    return DocumentWrite(
-        doc_id=ctx.doc_id,
-        generation=ctx.content_key,
-        revision=ctx.revision,
-        job=ctx.correlation_id,
-        model=batch.model,
-        dimension=dimension,
-        sparse_model=batch.sparse_model,
-        rows=tuple(rows),
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """What the store holds of a document."""
-
-    generation: str
-    revision: int
-    job: str
-
-
-def decide(stored: Stored | None, write: DocumentWrite) -> WriteOutcome:
-    """Whether a write changes the passages (WRITTEN) or not.
-
-    A redelivery of the run that wrote what is there is WRITTEN again. Otherwise the later revision stays, and of two
-    jobs admitted in the same microsecond the one with the greater id, so that every order of arrival ends the same.
-    """
-    if stored is None or (stored.generation == write.generation and stored.job == write.job):
-        return WriteOutcome.WRITTEN
-    if stored.revision > write.revision:
-        return WriteOutcome.SUPERSEDED
-    if stored.generation == write.generation:
-        return WriteOutcome.UNCHANGED
-    if stored.revision == write.revision and stored.job > write.job:
-        return WriteOutcome.SUPERSEDED
-    return WriteOutcome.WRITTEN
 
 
 class PassageStore:
@@ -218,6 +127,63 @@ class PassageStore:
                 f"writing {len(writes)} documents to the search index {self.path}: {error}"
             ) from error
 
+    def stored(self, doc_id: str) -> Stored | None:
+        """What there is of a document, and what ordered it there."""
+        row = self._connection.execute(
+            "SELECT generation, revision, job FROM documents WHERE doc_id = ?", (doc_id,)
+        ).fetchone()
+        return Stored(*row) if row else None
+
+    def forget(self, doc_ids: Sequence[str]) -> None:
+        """Removes documents and their place in the order: an older write of one would be taken for a new one.
+
+        Raises:
+            ResourceUnavailableError: nothing was removed.
+        """
+        try:
+            with self._transaction():
+                for doc_id in doc_ids:
+                    self._delete(doc_id)
+                    self._connection.execute("DELETE FROM documents WHERE doc_id = ?", (doc_id,))
+        except sqlite3.Error as error:
+            raise ResourceUnavailableError(f"removing documents from {self.path}: {error}") from error
+
+    def document_revisions(self) -> list[tuple[str, int]]:
+        """Every document that there is a word of, with its revision."""
+        return self._connection.execute("SELECT doc_id, revision FROM documents ORDER BY doc_id").fetchall()
+
+    def counts(self) -> tuple[int, int]:
+        """How many documents have passages, and how many passages these have."""
+        row = self._connection.execute(
+            "SELECT count(*), coalesce(sum(passages), 0) FROM documents WHERE passages > 0"
+        ).fetchone()
+        return int(row[0]), int(row[1])
+
+    def rebuild(self) -> None:
+        """Makes full-text rows and postings anew from the passages, in one transaction.
+
+        Raises:
+            ResourceUnavailableError: nothing was changed.
+        """
+        decode = msgspec.json.Decoder(SparseRow).decode
+        try:
+            with self._transaction():
+                self._connection.execute("INSERT INTO lexical (lexical) VALUES ('rebuild')")
+                self._connection.execute("DELETE FROM postings")
+                rows = self._connection.execute("SELECT id, sparse FROM passages")
+                for passage_id, sparse in rows:
+                    row = decode(sparse)
+                    postings = [(t, passage_id, w) for t, w in zip(row.terms, row.weights, strict=True)]
+                    self._connection.executemany("INSERT INTO postings VALUES (?, ?, ?)", postings)
+        except sqlite3.Error as error:
+            raise ResourceUnavailableError(f"rebuilding the search index {self.path}: {error}") from error
+
+    def tidy(self) -> None:
+        """Merges the full-text index and gives free pages back to the disk; others wait meanwhile."""
+        self._connection.execute("INSERT INTO lexical (lexical) VALUES ('optimize')")
+        self._connection.execute("VACUUM")
+        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def last_id(self) -> int:
         """The highest passage id ever given out."""
         row = self._connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'passages'").fetchone()
@@ -239,10 +205,7 @@ class PassageStore:
             raise
 
     def _write(self, write: DocumentWrite) -> WriteOutcome | PipelineConfigError:
-        row = self._connection.execute(
-            "SELECT generation, revision, job FROM documents WHERE doc_id = ?", (write.doc_id,)
-        ).fetchone()
-        stored = Stored(*row) if row else None
+        stored = self.stored(write.doc_id)
         outcome = decide(stored, write)
         if outcome is WriteOutcome.UNCHANGED:
             # the passages are now also those of the later job: an older one that comes late must not replace them
@@ -289,6 +252,7 @@ class PassageStore:
             self._connection.executemany(
                 "DELETE FROM postings WHERE term = ? AND id = ?", [(term, passage_id) for term in terms]
             )
+        self._connection.execute("DELETE FROM labels WHERE doc_id = ?", (doc_id,))
         ids = [(row[0],) for row in old]
         self._connection.executemany("DELETE FROM vectors WHERE id = ?", ids)
         self._connection.execute("DELETE FROM passages WHERE doc_id = ?", (doc_id,))
@@ -298,8 +262,11 @@ class PassageStore:
         numbered = list(enumerate(write.rows, first))
         execute_many = self._connection.executemany
         execute_many(
-            "INSERT INTO passages VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [(i, write.doc_id, r.title, r.section, r.text, r.chunk, r.sparse) for i, r in numbered],
+            "INSERT INTO passages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                (i, write.doc_id, r.ordinal, headings_text(r.headings), r.title, r.section, r.text, r.chunk, r.sparse)
+                for i, r in numbered
+            ],
         )
         execute_many(
             "INSERT INTO lexical (rowid, title, section, text) VALUES (?, ?, ?, ?)",
@@ -308,10 +275,20 @@ class PassageStore:
         execute_many("INSERT INTO vectors VALUES (?, ?)", [(i, r.vector) for i, r in numbered])
         postings = sorted((term, i, weight) for i, r in numbered for term, weight in r.postings)
         execute_many("INSERT INTO postings VALUES (?, ?, ?)", postings)
+        facets = write.facets
         self._connection.execute(
-            "INSERT OR REPLACE INTO documents VALUES (?, ?, ?, ?, ?)",
-            (write.doc_id, write.generation, write.revision, write.job, len(write.rows)),
+            "INSERT OR REPLACE INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                *(write.doc_id, write.generation, write.revision, write.job, len(write.rows)),
+                *(facets.source, facets.year, facets.retracted),
+            ),
         )
+        execute_many("INSERT INTO labels VALUES (?, ?, ?)", _labels(write.doc_id, facets))
+
+
+def headings_text(headings: Sequence[str]) -> str:
+    """Each heading between line ends: one that is looked for is found whole, and in the index of no other."""
+    return "".join(f"\n{heading}" for heading in headings) + "\n"
 
 
 def check_version(connection: sqlite3.Connection, path: Path) -> None:
@@ -333,6 +310,11 @@ def _create(connection: sqlite3.Connection) -> None:
         f"BEGIN IMMEDIATE; {_SCHEMA} INSERT INTO store VALUES ('store_id', '{uuid.uuid4().hex}'); "  # noqa: S608  hex
         f"PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
     )
+
+
+def _labels(doc_id: str, facets: Facets) -> list[tuple[str, str, str]]:
+    kinds = (("condition", facets.conditions), ("phase", facets.phases))
+    return [(doc_id, kind, value) for kind, values in kinds for value in values]
 
 
 def _model_name(store: dict[str, str]) -> str:

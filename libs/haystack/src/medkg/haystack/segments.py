@@ -11,6 +11,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,18 +20,46 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medkg.haystack.embedding import Matrix
+from medkg.haystack.graphs import SegmentKind, build, search
 
 TAIL_ROWS: Final = 4096  # a longer tail is worth a segment; searching one of this length takes about a millisecond
-_MAX_SEGMENT_BYTES = 64 * 1024 * 1024  # of vectors: bounds the memory of a merge
+_MAX_SEGMENT_BYTES = 512 * 1024 * 1024  # of vectors: bounds the memory of a merge
 _BATCH = 2048
 _MANIFEST = "manifest.json"
 
 
 class Segment(msgspec.Struct, frozen=True):
+    """``effort`` is how hard an approximate segment is searched, ``recall`` (at 10) what that was measured to find."""
+
     file: str
     after: int
     last_id: int
     rows: int
+    kind: SegmentKind = SegmentKind.FLAT
+    effort: int = 0
+    recall: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedSegment:
+    """A segment, ready to be searched: the FAISS index over its rows, and the passage id of each row, ascending."""
+
+    segment: Segment
+    index: Any
+    ids: NDArray[np.int64]
+
+    def search(
+        self, query: NDArray[np.float32], k: int, allowed: NDArray[np.int64] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Scores and passage ids of the ``k`` nearest, of the ``allowed`` ids (ascending) where these are given."""
+        rows = None
+        if allowed is not None:
+            rows = np.flatnonzero(np.isin(self.ids, allowed, assume_unique=True))
+            if not len(rows):
+                return np.empty(0, np.float32), np.empty(0, np.int64)
+        segment = self.segment
+        scores, found = search(self.index, segment.kind, segment.effort, query, min(k, segment.rows), rows)
+        return scores, self.ids[found]
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -71,10 +100,11 @@ def plan_merge(segments: tuple[Segment, ...], tail_rows: int, max_rows: int) -> 
     return tuple(kept)
 
 
-def build_segment(store: Path, min_tail_rows: int = TAIL_ROWS) -> bool:
+def build_segment(store: Path, min_tail_rows: int = TAIL_ROWS, *, whole: bool = False) -> bool:
     """Makes a segment of the tail, if it has at least ``min_tail_rows`` rows and no other process is doing so.
 
-    Says whether it did. Idempotent; may be stopped at any moment.
+    ``whole`` makes all segments anew, without the vectors that were deleted since they were built. Says whether it did
+    anything. Idempotent; may be stopped at any moment.
     """
     folder = segment_folder(store)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -90,10 +120,10 @@ def build_segment(store: Path, min_tail_rows: int = TAIL_ROWS) -> bool:
         if manifest is None or manifest.dimension != dimension or manifest.last_id > _last_id(connection):
             manifest = Manifest(facts["store_id"], dimension)
         tail_rows = _count_after(connection, manifest.last_id)
-        if tail_rows < min_tail_rows:
+        if tail_rows < min_tail_rows and not whole:
             return False
-        max_rows = max(_MAX_SEGMENT_BYTES // (4 * dimension), min_tail_rows)
-        kept = plan_merge(manifest.segments, tail_rows, max_rows)
+        max_rows = max(_MAX_SEGMENT_BYTES // (4 * dimension), min_tail_rows, _BATCH)
+        kept = () if whole else plan_merge(manifest.segments, tail_rows, max_rows)
         added = list(_write_segments(connection, folder, kept[-1].last_id if kept else 0, max_rows, dimension))
         temporary = folder / f"{_MANIFEST}.tmp"
         temporary.write_bytes(msgspec.json.encode(msgspec.structs.replace(manifest, segments=(*kept, *added))))
@@ -118,33 +148,48 @@ def read_vectors(connection: sqlite3.Connection, after: int, dimension: int) -> 
     return _matrix(rows, dimension)
 
 
-def load_segment(folder: Path, segment: Segment) -> Any:
-    """The segment as a ``faiss.IndexIDMap`` over exact inner products, mapped into memory and not copied."""
+def load_segment(folder: Path, segment: Segment) -> LoadedSegment:
+    """The segment, its vectors mapped into memory and not copied.
+
+    Raises:
+        OSError: there is no such file any more.
+        RuntimeError: FAISS cannot read it.
+    """
     import faiss  # 37 MB: only in a process that has segments
 
-    return faiss.read_index(str(folder / segment.file), faiss.IO_FLAG_MMAP_IFC)
+    path = folder / segment.file
+    index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+    ids = np.load(path.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
+    if index.ntotal != len(ids) or len(ids) != segment.rows:
+        raise RuntimeError(f"{segment.file} holds {index.ntotal} vectors for {len(ids)} ids, not {segment.rows}")
+    return LoadedSegment(segment, index, ids)
 
 
 def _write_segments(
     connection: sqlite3.Connection, folder: Path, after: int, max_rows: int, dimension: int
 ) -> Iterator[Segment]:
+    rows = connection.execute("SELECT id, vector FROM vectors WHERE id > ? ORDER BY id", (after,))
+    while batch := rows.fetchmany(max_rows):
+        ids, vectors = _matrix(batch, dimension)
+        del batch
+        built = build(vectors)
+        name = f"{after + 1:012d}-{ids[-1]:012d}-{os.urandom(4).hex()}.faiss"
+        _write_index(built.index, ids, folder / name)
+        yield Segment(name, after, int(ids[-1]), len(ids), built.kind, built.effort, built.recall)
+        after = int(ids[-1])
+
+
+def _write_index(index: Any, ids: NDArray[np.int64], path: Path) -> None:
     import faiss
 
-    rows = connection.execute("SELECT id, vector FROM vectors WHERE id > ? ORDER BY id", (after,))
-    batch = rows.fetchmany(_BATCH)
-    while batch:
-        index = faiss.IndexIDMap(faiss.IndexFlatIP(dimension))
-        while batch and index.ntotal + len(batch) <= max(max_rows, _BATCH):
-            ids, vectors = _matrix(batch, dimension)
-            index.add_with_ids(vectors, ids)
-            last_id = batch[-1][0]
-            batch = rows.fetchmany(_BATCH)
-        name = f"{after + 1:012d}-{last_id:012d}-{os.urandom(4).hex()}.faiss"
-        temporary = folder / f"{name}.tmp"
-        faiss.write_index(index, str(temporary))
-        _settle(temporary, folder / name)
-        yield Segment(name, after, last_id, index.ntotal)
-        after = last_id
+    names = path.with_suffix(".npy")
+    temporary = path.with_suffix(".npy.tmp")
+    with temporary.open("wb") as file:
+        np.save(file, ids)
+    _settle(temporary, names)
+    temporary = path.with_suffix(".faiss.tmp")
+    faiss.write_index(index, str(temporary))
+    _settle(temporary, path)
 
 
 def _matrix(rows: list[tuple[int, bytes]], dimension: int) -> tuple[NDArray[np.int64], Matrix]:
@@ -165,9 +210,9 @@ def _settle(temporary: Path, path: Path) -> None:
 
 
 def _remove_others(folder: Path, wanted: set[str]) -> None:
-    for pattern in ("*.faiss", "*.tmp"):
+    for pattern in ("*.faiss", "*.npy", "*.tmp"):
         for path in folder.glob(pattern):
-            if path.name not in wanted:
+            if f"{path.stem}.faiss" not in wanted:
                 path.unlink(missing_ok=True)
 
 

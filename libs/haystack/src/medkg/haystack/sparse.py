@@ -1,31 +1,49 @@
 """Sparse search: the dot product of a query's and the passages' term weights."""
 
 import sqlite3
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-from medkg.haystack.fusion import Scored
+from medkg.haystack.filtering import passage_condition
 from medkg.haystack.impacts import query_weight, terms_of
 from medkg.haystack.lexical import MAX_QUERY_CHARACTERS, MAX_QUERY_TERMS
+from medkg.haystack.stores import NO_FILTERS, Filters
 
+MAX_SPARSE_TERMS: Final = 256  # of a query; learned expansions have some dozens
 _MAX_POSTINGS: Final = 20_000  # read for one query: some milliseconds; more did not find more on SciFact
 
 
-def search_impacts(connection: sqlite3.Connection, query: str, limit: int) -> list[Scored]:
+def search_impacts(connection: sqlite3.Connection, query: str, limit: int) -> list[tuple[int, float]]:
     """Ids of passages with the dot product, best first; for term weights of :mod:`medkg.haystack.impacts`."""
     terms = dict.fromkeys(terms_of(query[:MAX_QUERY_CHARACTERS]))
+    counts = term_counts(connection, list(terms)[:MAX_QUERY_TERMS])
+    (passages,) = connection.execute("SELECT sum(passages) FROM documents").fetchone()  # short rows, unlike passages
+    return search_sparse(connection, {term: query_weight(passages, counts[term]) for term in counts}, limit)
+
+
+def term_counts(connection: sqlite3.Connection, terms: Sequence[str]) -> dict[str, int]:
+    """In how many passages each term has a weight; terms that are in none are left out."""
     count = "SELECT count(*) FROM postings WHERE term = ?"
-    counts = {term: connection.execute(count, (term,)).fetchone()[0] for term in list(terms)[:MAX_QUERY_TERMS]}
-    telling = _rarest({term: found for term, found in counts.items() if found})
+    counts = {term: connection.execute(count, (term,)).fetchone()[0] for term in terms[:MAX_SPARSE_TERMS]}
+    return {term: found for term, found in counts.items() if found}
+
+
+def search_sparse(
+    connection: sqlite3.Connection, weights: Mapping[str, float], limit: int, filters: Filters = NO_FILTERS
+) -> list[tuple[int, float]]:
+    """Ids of passages with the dot product of their weights and the query's, best first."""
+    heaviest = sorted((-weight, term) for term, weight in weights.items() if weight > 0)[:MAX_SPARSE_TERMS]
+    telling = _rarest(term_counts(connection, [term for _, term in heaviest]))
     if not telling:
         return []
-    (passages,) = connection.execute("SELECT sum(passages) FROM documents").fetchone()  # short rows, unlike passages
-    weights = [value for term in telling for value in (term, query_weight(passages, counts[term]))]
-    values = ", ".join(["(?, ?)"] * len(telling))
+    pairs = [value for term in telling for value in (term, weights[term])]
+    condition, values = passage_condition(filters, "postings.id")
     found = connection.execute(
-        f"WITH query (term, weight) AS (VALUES {values}) "  # noqa: S608  only question marks are put in
+        f"WITH query (term, weight) AS (VALUES {', '.join(['(?, ?)'] * len(telling))}) "  # noqa: S608  only question marks are put in
         "SELECT postings.id, sum(postings.weight * query.weight) AS score FROM query CROSS JOIN postings "
-        "ON postings.term = query.term GROUP BY postings.id ORDER BY score DESC, postings.id LIMIT ?",
-        [*weights, limit],
+        f"ON postings.term = query.term{condition} "
+        "GROUP BY postings.id ORDER BY score DESC, postings.id LIMIT ?",
+        [*pairs, *values, limit],
     )
     return found.fetchall()
 

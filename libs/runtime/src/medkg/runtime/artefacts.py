@@ -53,14 +53,18 @@ class Artefacts:
         data = await self._blobs.get(key)
         return None if data is None else (self._describe(kind, data, key), data)
 
+    def inline(self, kind: str, data: bytes) -> Artefact | None:
+        """An artefact that travels in the message and is stored nowhere; None where it is too large for that."""
+        return self._describe(kind, data, "") if len(data) <= self._inline_bytes else None
+
     async def make(self, kind: str, data: bytes, key: str, *, is_kept: bool, replaces: bool = False) -> Artefact:
         """An artefact of these bytes; stored under ``key`` when it is to be kept, or too large to travel.
 
         ``replaces``: what is stored there is broken. Where another run has stored something else meanwhile, both stay:
         a message may refer to either, and this one lies under a key of its own.
         """
-        if not is_kept and len(data) <= self._inline_bytes:
-            return self._describe(kind, data, "")
+        if not is_kept and (inline := self.inline(kind, data)) is not None:
+            return inline
         if replaces:
             await self._blobs.replace(key, data)
         elif not await self._blobs.create(key, data) and await self._blobs.get(key) != data:

@@ -1,6 +1,9 @@
-"""The blob store: a folder or an S3 bucket behind the same two calls."""
+"""The blob store: a folder or an S3 bucket behind the same few calls."""
 
+import asyncio
 import re
+from collections.abc import AsyncIterator
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote, urlsplit
@@ -12,6 +15,9 @@ from medkg.contracts.errors import ConfigurationError, ContractError, ResourceUn
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig
+
+_PART_BYTES = 5 * 1024 * 1024  # the smallest part that S3 takes
+_PARTS_AT_ONCE = 2
 
 # Up to eight names, none of which begins with a dot.
 _KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}(?:/[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}){0,7}")
@@ -63,6 +69,71 @@ class BlobStore:
             ResourceUnavailableError: the store does not answer, or is full.
         """
         await self._write(key, data, "overwrite")
+
+    async def put_file(self, key: str, path: Path) -> bool:
+        """Write the file at ``path`` under ``key`` unless as many bytes are there; whether it was written.
+
+        For content under its own hash: should two write it at once, both write the same. A few parts of the file are in
+        memory at a time, never all of it.
+
+        Raises:
+            ContractError: not a key.
+            ResourceUnavailableError: the store does not answer, or is full.
+        """
+        size_bytes = (await asyncio.to_thread(path.stat)).st_size
+        if await self.size(key) == size_bytes:
+            return False
+        try:
+            await obstore.put_async(
+                self._store, key, path, use_multipart=True, chunk_size=_PART_BYTES, max_concurrency=_PARTS_AT_ONCE
+            )
+        except Exception as error:
+            raise ResourceUnavailableError(f"writing blob {key} ({size_bytes} bytes): {error}") from error
+        return True
+
+    async def size(self, key: str) -> int | None:
+        """How many bytes lie under ``key``, or None.
+
+        Raises:
+            ContractError: not a key.
+            ResourceUnavailableError: the store does not answer.
+        """
+        _check_key(key)
+        try:
+            found = await obstore.head_async(self._store, key)
+        except FileNotFoundError:
+            return None
+        except Exception as error:
+            raise ResourceUnavailableError(f"looking for blob {key}: {error}") from error
+        return int(found["size"])
+
+    async def list(self, prefix: str) -> AsyncIterator[tuple[str, int, datetime]]:
+        """Everything under a prefix: key, size in bytes, and when it was written.
+
+        Raises:
+            ResourceUnavailableError: the store does not answer.
+        """
+        try:
+            async for batch in obstore.list(self._store, prefix=prefix):
+                for found in batch:
+                    yield found["path"], int(found["size"]), found["last_modified"]
+        except Exception as error:
+            raise ResourceUnavailableError(f"listing blobs under {prefix}: {error}") from error
+
+    async def delete(self, key: str) -> None:
+        """Remove what lies under ``key``; nothing, if nothing does.
+
+        Raises:
+            ContractError: not a key.
+            ResourceUnavailableError: the store does not answer.
+        """
+        _check_key(key)
+        try:
+            await obstore.delete_async(self._store, key)
+        except FileNotFoundError:
+            return
+        except Exception as error:
+            raise ResourceUnavailableError(f"removing blob {key}: {error}") from error
 
     async def _write(self, key: str, data: bytes, mode: Literal["create", "overwrite"]) -> bool:
         _check_key(key)

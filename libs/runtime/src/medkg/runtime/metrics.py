@@ -16,6 +16,7 @@ class WorkerMetrics:
     in_flight: Gauge
     paused: Gauge
     unavailable: Counter
+    held: Gauge
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,16 @@ class StageMetrics:
     seconds: Histogram
     retries: Counter
     dead_letters: Counter
+
+
+@dataclass(frozen=True, slots=True)
+class ResilienceMetrics:
+    """Limits, breakers and threads of one worker; label ``guard`` is SERVICE.IMPLEMENTATION/POLICY."""
+
+    limit_wait: Histogram
+    breakers_open: Gauge
+    threads_given_up: Counter
+    problems: Gauge
 
 
 class Metrics:
@@ -41,7 +52,7 @@ class Metrics:
         self._in_flight = Gauge("medkg_records_in_flight", "Records being worked on.", worker, registry=self.registry)
         self._paused = Gauge(
             "medkg_intake_paused",
-            "1 while partitions are paused by the high-water mark.",
+            "1 while partitions are paused: the window is full, or the worker is held.",
             worker,
             registry=self.registry,
         )
@@ -65,6 +76,40 @@ class Metrics:
             "medkg_dead_letters_total", "Messages given up.", ("stage", "code"), registry=self.registry
         )
 
+        self._held = Gauge(
+            "medkg_worker_paused",
+            "1 while a worker takes nothing and more replicas would not help: leave its lag out of scaling.",
+            ("service", "reason"),
+            registry=self.registry,
+        )
+        guard = ("guard",)
+        self._limit_wait = Histogram(
+            "medkg_rate_limit_wait_seconds",
+            "Time a run waited for its turn by a rate limit.",
+            guard,
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._breakers_open = Gauge(
+            "medkg_breakers_open", "Breakers that are open or half open.", guard, registry=self.registry
+        )
+        self._threads_given_up = Counter(
+            "medkg_threads_given_up_total",
+            "Threads left to themselves because their stage could not be interrupted.",
+            ("service",),
+            registry=self.registry,
+        )
+        self._problems = Gauge(
+            "medkg_configuration_problems",
+            "Files of topologies and policies that are refused; what was valid before is in force.",
+            registry=self.registry,
+        )
+
+    def resilience(self, service: str) -> ResilienceMetrics:
+        return ResilienceMetrics(
+            self._limit_wait, self._breakers_open, self._threads_given_up.labels(service), self._problems
+        )
+
     def worker(self, service: str) -> WorkerMetrics:
         return WorkerMetrics(
             self._taken.labels(service),
@@ -72,6 +117,7 @@ class Metrics:
             self._in_flight.labels(service),
             self._paused.labels(service),
             self._unavailable.labels(service),
+            self._held.labels(service, "breaker"),
         )
 
     @property

@@ -9,6 +9,11 @@ from medkg.contracts.implementation import Blobs
 from medkg.contracts.messages import PipelineRef
 from medkg.contracts.topology import Topology
 
+
+class TopologyMissingError(ResourceUnavailableError):
+    """The blob store answers, and does not hold a topology (yet)."""
+
+
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -36,7 +41,8 @@ class PinnedTopologies:
 
         Raises:
             ContractError: not a digest, or what is stored under it is something else.
-            ResourceUnavailableError: the blob store does not answer, or does not hold it (yet).
+            TopologyMissingError: the blob store does not hold it (yet).
+            ResourceUnavailableError: the blob store does not answer.
         """
         found = self._recent.get(digest)
         if found is not None:
@@ -46,13 +52,17 @@ class PinnedTopologies:
             raise ContractError(f"reading a pinned topology: {digest[:80]!r} is not a SHA-256 digest")
         data = await self._blobs.get(_key(digest))
         if data is None:
-            raise ResourceUnavailableError(
+            raise TopologyMissingError(
                 f"reading a pinned topology: the blob store has no {_key(digest)}; "
                 "do this worker and the gate-router use the same blob store?"
             )
         topology = _read(digest, data)
         self._remember(digest, topology)
         return topology
+
+    def remembered(self, digest: str) -> Topology | None:
+        """The topology with this digest, if it was asked for lately."""
+        return self._recent.get(digest)
 
     def _remember(self, digest: str, topology: Topology) -> None:
         self._recent[digest] = topology

@@ -2,8 +2,12 @@
 
 from dataclasses import dataclass
 
+import msgspec
+
 from medkg.contracts.cloudevents import Headers
 from medkg.contracts.messages import Position
+
+TENANT_HEADER = "ce_tenantid"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -14,8 +18,7 @@ class Partition:
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(msgspec.Struct, frozen=True, gc=False):
     """One consumed record. ``headers`` keep their order; ``timestamp_ms`` is the broker's or the producer's."""
 
     topic: str
@@ -25,6 +28,14 @@ class Record:
     value: bytes
     headers: Headers
     timestamp_ms: int = 0
+
+    @property
+    def tenant(self) -> bytes:
+        """Whose it is, as the envelope says; empty where it does not."""
+        for name, value in self.headers:
+            if name == TENANT_HEADER:
+                return value
+        return b""
 
     @property
     def position(self) -> Position:

@@ -15,6 +15,7 @@ from medkg.contracts.errors import MedkgError, PipelineConfigError, StageCrashed
 from medkg.contracts.implementation import ENTRY_POINTS, Host, StageImplementation
 from medkg.contracts.stages import StageType
 from medkg.contracts.topology import StageDefinition
+from medkg.runtime.gpu import check_gpu
 
 
 def installed(stage_type: StageType) -> dict[str, StageImplementation]:
@@ -86,6 +87,7 @@ class OpenStages:
 
         Raises:
             PipelineConfigError: no such implementation is installed, or its settings are at fault.
+            GpuNotAvailable: it needs a GPU, and there is none.
             StageCrashedError: it could not be opened, and does not say why in an error of medkg's own.
         """
         known = self._by_definition.get(id(definition))
@@ -112,6 +114,7 @@ class OpenStages:
         return opened
 
     async def _enter(self, implementation: StageImplementation, options: BaseModel) -> Any:
+        check_gpu(implementation)
         try:
             return await self._stack.enter_async_context(implementation.open(options, self._host))
         except MedkgError:

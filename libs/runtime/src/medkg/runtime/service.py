@@ -7,25 +7,31 @@ import logging
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from typing import NoReturn
 
 from medkg.contracts import topics
 from medkg.contracts.cloudevents import Message
-from medkg.contracts.errors import ConfigurationError, MedkgError
+from medkg.contracts.errors import ConfigurationError, GpuNotAvailable, MedkgError
 from medkg.contracts.implementation import Host
 from medkg.contracts.stages import StageType
 from medkg.runtime.artefacts import Artefacts
 from medkg.runtime.blobs import BlobStore, open_blobs
-from medkg.runtime.broker import KafkaHost, Publisher, Subscription, ensure_topics
+from medkg.runtime.broker import KafkaHost, Publisher, Sink, Subscription, ensure_topics
+from medkg.runtime.exits import Exit
 from medkg.runtime.health import HealthServer
 from medkg.runtime.logs import configure_logging
+from medkg.runtime.memory import ByteBudget, MemoryWatch, soft_limit
 from medkg.runtime.metrics import Metrics
 from medkg.runtime.outcome import dead_letter, failure_of
 from medkg.runtime.records import Record
 from medkg.runtime.registry import OpenStages, installed
+from medkg.runtime.resilience.failure_limits import FailureLimits, FailureRule
+from medkg.runtime.resilience.opening import open_guards
+from medkg.runtime.resilience.shares import ShareKeeper
+from medkg.runtime.resilience.stopping import WorkerStopped
+from medkg.runtime.resilience.threads import StageThreads
 from medkg.runtime.settings import KafkaSettings, RuntimeSettings, from_environment
 from medkg.runtime.stage_handler import StageHandler, StageServices
 from medkg.runtime.topologies import PinnedTopologies, TopologyLoader, default_topologies_dir
@@ -41,7 +47,9 @@ ALL_TOPICS = (
     topics.LIFECYCLE,
     topics.DEAD_LETTER,
     topics.MINERU_QUEUE,
+    topics.BREAKERS,
 )
+COMPACTED_TOPICS = (topics.BREAKERS,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +83,16 @@ class ServiceHost:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A consumer group: the topics it reads, how its handler is opened, and the window it runs in."""
+    """A consumer group: the topics it reads, how its handler is opened, and the window it runs in.
+
+    ``is_patient``: one record may rightly take hours; its handler watches the time, and being slow is no fault.
+    """
 
     name: str
     topics: tuple[str, ...]
     open: Callable[[ServiceHost], AbstractAsyncContextManager[Handler]]
     window: Callable[[RuntimeSettings], WindowSettings]
+    is_patient: bool = False
 
 
 def stage_service(stage_type: StageType) -> Service:
@@ -88,15 +100,23 @@ def stage_service(stage_type: StageType) -> Service:
 
     @asynccontextmanager
     async def open_handler(host: ServiceHost) -> AsyncIterator[Handler]:
-        with ThreadPoolExecutor(host.settings.threads, thread_name_prefix=stage_type.service) as executor:
-            async with OpenStages(installed(stage_type), host.for_stages) as stages:
+        name, settings = stage_type.service, host.settings
+        metrics = host.metrics.resilience(name)
+        guards_of = open_guards(name, settings.worker_id, host.kafka, host.publisher.send, host.topologies, metrics)
+        threads_of = closing(StageThreads(settings.threads, name, given_up=metrics.threads_given_up))
+        async with OpenStages(installed(stage_type), host.for_stages) as stages, guards_of as guards:
+            with threads_of as threads:
                 await stages.open_default()  # what cannot work is said at start, not to every document
                 services = StageServices(
                     stages=stages,
                     topologies=host.pinned,
                     policies=host.topologies.policies,
                     artefacts=Artefacts(host.blobs, host.settings.inline_bytes),
-                    executor=executor,
+                    budget=ByteBudget(host.settings.open_bytes),
+                    threads=threads,
+                    guards=guards,
+                    limits=FailureLimits(FailureRule(settings.dead_letter_run, settings.dead_letter_ratio), name),
+                    park_seconds=settings.park_retry_seconds,
                     metrics=host.metrics.stages,
                     say=host.publisher.send,
                 )
@@ -107,7 +127,9 @@ def stage_service(stage_type: StageType) -> Service:
             lanes=settings.concurrency,
             high_water=settings.high_water,
             low_water=settings.low_water,
+            high_water_bytes=settings.high_water_bytes,
             drain_seconds=settings.drain_seconds,
+            is_fair=True,
         )
 
     return Service(stage_type.service, (stage_type.topic,), open_handler, window)
@@ -136,6 +158,7 @@ def batch_service(
             take=batch_records,
             high_water=4 * batch_records,
             low_water=batch_records,
+            high_water_bytes=settings.high_water_bytes,
             drain_seconds=settings.drain_seconds,
         )
 
@@ -176,7 +199,7 @@ async def running(
         ConfigurationError: a setting cannot work.
         ResourceUnavailableError: Kafka does not answer.
     """
-    await ensure_topics(kafka, ALL_TOPICS)
+    await ensure_topics(kafka, ALL_TOPICS, compacted=COMPACTED_TOPICS)
     blobs = open_blobs(settings.blob_location, endpoint=settings.blobs_endpoint)
     async with AsyncExitStack() as stack:
         kafka_host = KafkaHost(kafka, drain_seconds=settings.drain_seconds, client_id=settings.worker_id)
@@ -194,10 +217,20 @@ async def running(
             handler = await stack.enter_async_context(service.open(host))
             metrics = host.metrics.worker(service.name)
             worker = Worker(handler, host.publisher, service.window(settings), metrics, on_failure)
-            subscription = kafka_host.subscribe(service.topics, f"medkg-{service.name}", worker)
+            keeper: ShareKeeper | None = None
+            if isinstance(handler, StageHandler):
+                keeper = ShareKeeper(worker, handler.share, kafka_host.partition_count)
+            sink: Sink = keeper or worker
+            subscription = kafka_host.subscribe(service.topics, f"medkg-{service.name}", sink)
+            if keeper is not None:
+                subscription.on_counted = keeper.recount
             worker.start(subscription)
             at_work.append(RunningService(service, worker, subscription))
         await kafka_host.start()
+        if soft := soft_limit(settings.memory_soft_bytes):
+            watch = MemoryWatch(soft, [one.worker.shrink for one in at_work])
+            watching = asyncio.create_task(watch.run(), name="memory-watch")
+            stack.callback(watching.cancel)
         try:
             yield host, at_work
         finally:
@@ -209,7 +242,7 @@ async def running(
 
 
 async def run_until_stopped(services: Sequence[Service], settings: RuntimeSettings, kafka: KafkaSettings) -> int:
-    """Serve until SIGTERM or SIGINT. Returns the exit code: 0 after a clean stop, 1 after a worker died."""
+    """Serve until SIGTERM or SIGINT. Returns the exit code, see :class:`Exit`."""
     stop, failed = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -229,7 +262,7 @@ async def run_until_stopped(services: Sequence[Service], settings: RuntimeSettin
                     settings.http_port,
                     host.metrics.registry,
                     live=lambda: liveness(at_work, settings.stall_seconds),
-                    ready=lambda: {"stop": "the process is stopping"} if stop.is_set() else {},
+                    ready=lambda: readiness(at_work, is_stopping=stop.is_set()),
                 )
                 address = stack.enter_context(server).address
             log.info(
@@ -239,7 +272,15 @@ async def run_until_stopped(services: Sequence[Service], settings: RuntimeSettin
             )
             await stop.wait()
             log.info("stopping %s", names)
-    return 1 if failed.is_set() else 0
+    if any(isinstance(one.worker.failure, WorkerStopped) for one in at_work):
+        return Exit.FAILING
+    return Exit.DIED if failed.is_set() else Exit.STOPPED
+
+
+def readiness(at_work: Sequence[RunningService], *, is_stopping: bool) -> dict[str, str]:
+    """Why no work should be expected of this process; empty when all is well."""
+    faults = {one.service.name: str(one.worker.failure) for one in at_work if one.worker.failure is not None}
+    return faults | ({"stop": "the process is stopping"} if is_stopping else {})
 
 
 def liveness(at_work: Sequence[RunningService], stall_seconds: float) -> dict[str, str]:
@@ -250,7 +291,7 @@ def liveness(at_work: Sequence[RunningService], stall_seconds: float) -> dict[st
             faults[one.service.name] = f"a task died: {one.worker.failure!r}"
         elif (age := one.subscription.seconds_since_poll) > POLL_LIMIT_SECONDS:
             faults[one.service.name] = f"the consumer was not polled for {age:.0f} s"
-        elif (idle := one.worker.seconds_without_progress) > stall_seconds:
+        elif not one.service.is_patient and (idle := one.worker.seconds_without_progress) > stall_seconds:
             faults[one.service.name] = f"there is work, but nothing was finished for {idle:.0f} s"
     return faults
 
@@ -275,19 +316,19 @@ def serve_services(services: Sequence[Service]) -> NoReturn:
 
 
 def run_process(main: Callable[[RuntimeSettings, KafkaSettings], Awaitable[int]]) -> NoReturn:
-    """Read the environment, log as it says, run ``main`` and exit with its code, or with 2 without a start."""
+    """Read the environment, log as it says, run ``main`` and exit with its code, see :class:`Exit`."""
     _read_arguments()
     try:
         settings, kafka = from_environment(RuntimeSettings), from_environment(KafkaSettings)
     except MedkgError as error:  # how to log is not known either
         sys.stderr.write(f"medkg: {error.message}\n")
-        raise SystemExit(2) from error
+        raise SystemExit(Exit.NOT_STARTED) from error
     configure_logging(settings)
     try:
         code = run(main(settings, kafka))
     except MedkgError as error:
         log.critical(error.message, extra={"code": error.code})
-        code = 2
+        code = Exit.NO_GPU if isinstance(error, GpuNotAvailable) else Exit.NOT_STARTED
     raise SystemExit(code)
 
 

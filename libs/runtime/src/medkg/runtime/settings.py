@@ -52,12 +52,17 @@ class KafkaSettings(BaseSettings):
     sasl_mechanism: str = Field("", description="SASL mechanism, such as SCRAM-SHA-512.")
     sasl_username: str = Field("", description="SASL user name.")
     sasl_password: SecretStr = Field(SecretStr(""), description="SASL password.")
-    session_timeout_ms: int = Field(45_000, ge=1_000, description="Silence after which a group member counts as dead.")
-    heartbeat_interval_ms: int = Field(3_000, ge=50, description="How often a group member says that it lives.")
+    session_timeout_ms: int = Field(
+        6_000, ge=1_000, description="Silence after which a group member counts as dead, and its partitions move."
+    )
+    heartbeat_interval_ms: int = Field(1_500, ge=50, description="How often a group member says that it lives.")
     max_poll_interval_ms: int = Field(300_000, ge=10_000, description="Longest pause between two polls.")
     auto_commit_interval_ms: int = Field(1_000, ge=50, description="How often stored offsets are committed.")
     fetch_wait_ms: int = Field(
         100, ge=1, le=10_000, description="How long Kafka may hold a fetch back while there is nothing to send."
+    )
+    compression: Literal["none", "lz4", "zstd", "snappy", "gzip"] = Field(
+        "lz4", description="How messages are compressed on the way to Kafka and in it."
     )
     batch_records: int = Field(500, ge=1, le=10_000, description="Most records taken with one poll.")
     is_in_process: bool = Field(
@@ -82,6 +87,24 @@ class RuntimeSettings(BaseSettings):
     threads: int = Field(4, ge=1, le=256, description="Threads for stages that are plain functions.")
     high_water: int = Field(1_000, ge=1, description="Taken records above which partitions are paused.")
     low_water: int = Field(250, ge=0, description="Taken records under which partitions are resumed.")
+    high_water_bytes: int = Field(
+        67_108_864, ge=65_536, description="Bytes of taken records above which partitions are paused."
+    )
+    open_bytes: int = Field(
+        134_217_728, ge=1_048_576, description="Bytes of inputs from the blob store that are open at once."
+    )
+    memory_soft_bytes: int | None = Field(
+        None, ge=0, description="Above it the window shrinks; default 80 % of the container's limit, 0 for none."
+    )
+    park_retry_seconds: float = Field(
+        5, ge=0, le=3_600, description="A retry after a longer wait waits at the gate-router, not in the window."
+    )
+    dead_letter_run: int = Field(
+        100, ge=0, description="More documents in a row than these fail: the worker stops. 0: never."
+    )
+    dead_letter_ratio: float = Field(
+        0.5, ge=0, le=1, description="A greater part of the last 1,000 documents fails: the worker stops. 0: never."
+    )
     drain_seconds: float = Field(20, ge=0, le=600, description="How long a stop or rebalance waits for what is begun.")
     inline_bytes: int = Field(
         16_384, ge=0, le=262_144, description="Artefacts up to this size travel inside the message."

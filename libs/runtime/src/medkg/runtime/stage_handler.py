@@ -7,15 +7,15 @@ letter and a ``stage.failed`` event; only an unavailable resource of our own is 
 import logging
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any, get_origin
+from typing import Any, NamedTuple, get_origin
 
 import msgspec
 
+from medkg.contracts import topics
 from medkg.contracts.cloudevents import Message
 from medkg.contracts.context import Metadata, StageContext
-from medkg.contracts.document import Document, GraphWriteReceipt, IndexReceipt, WriteOutcome
+from medkg.contracts.document import Document, GraphWriteReceipt, IndexReceipt, StoredFile, WriteOutcome
 from medkg.contracts.errors import (
     ContractError,
     MedkgError,
@@ -24,20 +24,28 @@ from medkg.contracts.errors import (
     StageCrashedError,
 )
 from medkg.contracts.messages import Artefact, StageRequest
+from medkg.contracts.pdf import FILE_KEY, adopted
 from medkg.contracts.stages import STAGE_CONTRACTS, StageType, encode_artefact
 from medkg.contracts.topology import Policies, Policy, StageDefinition, Topology
 from medkg.runtime.artefacts import Artefacts, artefact_path, content_key
-from medkg.runtime.attempts import run_under_policy
 from medkg.runtime.fan_out import page_messages
+from medkg.runtime.memory import ByteBudget
 from medkg.runtime.metrics import StageMetrics
 from medkg.runtime.outcome import Done, Narrator, dead_letter, failure_of
 from medkg.runtime.records import Record
 from medkg.runtime.registry import OpenStage, OpenStages
 from medkg.runtime.requests import read_request
+from medkg.runtime.resilience.attempts import Attempt, Parked, run_under_policy
+from medkg.runtime.resilience.failure_limits import FailureLimits
+from medkg.runtime.resilience.guards import Guard, Guards
+from medkg.runtime.resilience.limits import Share
+from medkg.runtime.resilience.stopping import WorkerStopped
+from medkg.runtime.resilience.threads import StageThreads
 from medkg.runtime.topologies import PinnedTopologies
 
 log = logging.getLogger(__name__)
 
+_KEPT = 1_000  # plans and meters that are looked up by name: names come from topologies, of which there may be many
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)  # whatever a decoder says of hostile bytes
 
 
@@ -49,9 +57,21 @@ class StageServices:
     topologies: PinnedTopologies
     policies: Callable[[], Policies]
     artefacts: Artefacts
-    executor: Executor
+    budget: ByteBudget
+    threads: StageThreads
+    guards: Guards
+    limits: FailureLimits
     metrics: StageMetrics
     say: Callable[[Message], None]
+    park_seconds: float = 5.0
+
+
+class _Plan(NamedTuple):
+    """What the pinned topology of a job asks of this service at one stage. The same for all its documents."""
+
+    topology: Topology
+    definition: StageDefinition
+    opened: OpenStage
 
 
 class StageHandler:
@@ -65,6 +85,14 @@ class StageHandler:
         self._worker = worker
         self._source = f"medkg/{stage_type.service}"
         self._services = services
+        self._resumed: dict[str, Attempt] = {}  # requests that wait for a resource, and how far they had come
+        self._plans: dict[tuple[str, str], _Plan] = {}
+        self._observed: dict[tuple[str, str], tuple[Callable[[], None], Callable[[float], None]]] = {}
+
+    @property
+    def share(self) -> Share:
+        """The part of the fleet-wide rates that this replica takes; whoever assigns partitions sets it."""
+        return self._services.guards.share
 
     async def handle(self, records: Sequence[Record]) -> list[Message]:
         """The messages that follow these requests.
@@ -95,31 +123,56 @@ class StageHandler:
         self._services.say(narrator.started())
         begun = time.perf_counter()
         try:
-            messages, outcome = await self._run(narrator, begun)
-        except ResourceUnavailableError:
+            taken = narrator.request.artefacts.get(self._contract.consumes)
+            if taken is None or taken.is_inline:
+                messages, outcome = await self._run(narrator, begun)
+            else:  # a claim-check: what lies in the store may be large
+                async with self._services.budget.hold(taken.size_bytes):
+                    begun = time.perf_counter()
+                    messages, outcome = await self._run(narrator, begun)
+        except (ResourceUnavailableError, WorkerStopped):
             raise
+        except Parked as parked:
+            return self._park(narrator, parked)
         except MedkgError as error:
             return self._give_up(narrator, record, error, begun)
         except Exception as error:  # noqa: BLE001  a bug of ours: the document is given up, and the next one goes on
             crash = StageCrashedError(f"handling {narrator.request.stage!r}: {type(error).__name__}: {error}")
             crash.__cause__ = error
             return self._give_up(narrator, record, crash, begun)
-        self._services.metrics.runs.labels(narrator.request.stage, outcome).inc()
-        self._services.metrics.seconds.labels(narrator.request.stage).observe(time.perf_counter() - begun)
+        count, observe = self._observed.get((narrator.request.stage, outcome)) or self._observe(
+            narrator.request.stage, outcome
+        )
+        count()
+        observe(time.perf_counter() - begun)
+        self._services.limits.succeeded()
         return messages
 
     def _read(self, record: Record) -> Narrator | list[Message]:
         """What a record asks for, or the dead letter of one that cannot be read."""
         try:
-            envelope, request = read_request(record)
+            cause, request = read_request(record)
         except ContractError as fault:
             log.warning("%s at %s", fault.message, record.position)
+            self._services.limits.failed(fault)
             self._services.metrics.dead_letters.labels("", fault.code).inc()
             return [dead_letter(record, failure_of(fault), self._worker)]
-        return Narrator(self._worker, self._source, self._stage_type.value, envelope, request)
+        return Narrator(self._worker, self._source, self._stage_type.value, cause, request)
+
+    def _park(self, narrator: Narrator, parked: Parked) -> list[Message]:
+        """The gate-router keeps the document until it is due."""
+        request, failure = narrator.request, failure_of(parked.error)
+        due = time.time_ns() // 1_000_000 + round(parked.seconds * 1_000)
+        following = msgspec.structs.replace(request, attempt=parked.attempt, not_before_ms=due)
+        messages = [narrator.follow(topics.GATE, following)]
+        if parked.attempt > request.attempt:
+            self._services.metrics.retries.labels(request.stage, failure.code).inc()
+            messages.append(narrator.retrying(failure, parked.attempt, parked.seconds))
+        return messages
 
     def _give_up(self, narrator: Narrator, record: Record, error: MedkgError, begun: float) -> list[Message]:
         request = narrator.request
+        self._services.limits.failed(error)
         log.warning(
             "%s: %s",
             error.code,
@@ -129,26 +182,43 @@ class StageHandler:
         )
         self._services.metrics.runs.labels(request.stage, error.disposition.value).inc()
         self._services.metrics.dead_letters.labels(request.stage, error.code).inc()
-        return narrator.failed(failure_of(error), record, _milliseconds(begun))
+        topology = self._services.topologies.remembered(request.pipeline.digest)
+        return narrator.failed(failure_of(error), record, _milliseconds(begun), topology)
+
+    def _observe(self, stage: str, outcome: str) -> tuple[Callable[[], None], Callable[[float], None]]:
+        """The meters of runs that end so; looking one up by its labels costs more than to move it."""
+        metrics = self._services.metrics
+        found = metrics.runs.labels(stage, outcome).inc, metrics.seconds.labels(stage).observe
+        if len(self._observed) < _KEPT:
+            self._observed[stage, outcome] = found
+        return found
+
+    async def _plan(self, request: StageRequest) -> _Plan:
+        topology = await self._services.topologies.get(request.pipeline.digest)
+        definition = self._definition(topology, request.stage)
+        plan = _Plan(topology, definition, await self._services.stages.get(definition))
+        if len(self._plans) >= _KEPT:
+            self._plans.clear()
+        self._plans[request.pipeline.digest, request.stage] = plan
+        return plan
 
     async def _run(self, narrator: Narrator, begun: float) -> tuple[list[Message], str]:
         request = narrator.request
-        topology = await self._services.topologies.get(request.pipeline.digest)
-        definition = self._definition(topology, request.stage)
-        opened = await self._services.stages.get(definition)
-        policy = self._policy(definition)
+        plan = self._plans.get((request.pipeline.digest, request.stage)) or await self._plan(request)
+        topology, definition, opened = plan
+        guard = self._guard(definition, opened)
         taken = self._input_of(request)
         if self._stage_type is StageType.INGEST:
-            page = await self._execute(narrator, opened, policy, taken, _context(request, ""))
+            page = await self._execute(narrator, opened, guard, taken, _context(request, ""))
             asked = await self._services.artefacts.open(taken)
             store = self._services.artefacts
             messages = await page_messages(narrator, topology, page, asked, store, lambda: _milliseconds(begun))
             return messages, "completed"
-        done = await self._produce(narrator, opened, policy, taken, begun)
+        done = await self._produce(narrator, opened, guard, taken, begun)
         return narrator.completed(topology, done), "reused" if done.reused else "completed"
 
     async def _produce(
-        self, narrator: Narrator, opened: OpenStage, policy: Policy, taken: Artefact, begun: float
+        self, narrator: Narrator, opened: OpenStage, guard: Guard, taken: Artefact, begun: float
     ) -> Done:
         """Run a stage on a document, or find that it has been run before."""
         request, kind = narrator.request, self._contract.produces
@@ -160,9 +230,8 @@ class StageHandler:
             {taken.kind: taken.sha256},
             request.metadata,
         )
+        is_kept, is_broken = opened.implementation.memoised and not self._contract.is_sink, False
         path = artefact_path(request.tenant_id, key)
-        is_kept = opened.implementation.memoised and not self._contract.is_sink
-        is_broken = False
         if is_kept and (known := await self._services.artefacts.find(kind, path)) is not None:
             artefact, data = known
             try:
@@ -170,29 +239,46 @@ class StageHandler:
             except _UNREADABLE:
                 log.warning("artefact %s cannot be read and is made again", path)
                 is_broken = True
-        output = await self._execute(narrator, opened, policy, taken, _context(request, key))
+        output = await self._execute(narrator, opened, guard, taken, _context(request, key))
         data = _encoded(output, opened)
-        artefact = await self._services.artefacts.make(kind, data, path, is_kept=is_kept, replaces=is_broken)
-        return self._done(artefact, output, begun, reused=_was_there(output))
+        inline = None if is_kept else self._services.artefacts.inline(kind, data)
+        made = inline or await self._services.artefacts.make(kind, data, path, is_kept=is_kept, replaces=is_broken)
+        return self._done(made, output, begun, reused=_was_there(output))
 
     def _done(self, artefact: Artefact, output: object, begun: float, *, reused: bool) -> Done:
-        added: Metadata = {"kind": output.kind, **output.metadata} if isinstance(output, Document) else {}
+        added: Metadata = {}
+        if isinstance(output, Document):
+            added = {"kind": output.kind, **output.metadata}
+        elif isinstance(output, StoredFile):
+            added = {FILE_KEY: output.key}  # for a parser that reads the file itself
         return Done((artefact,), added, _milliseconds(begun), reused)
 
     async def _execute(
-        self, narrator: Narrator, opened: OpenStage, policy: Policy, taken: Artefact, ctx: StageContext
+        self, narrator: Narrator, opened: OpenStage, guard: Guard, taken: Artefact, ctx: StageContext
     ) -> Any:
-        data = await self._services.artefacts.open(taken)
+        data = taken.inline if isinstance(taken.inline, msgspec.Raw) else await self._services.artefacts.open(taken)
         try:
             value = self._decode_input(data)
         except _UNREADABLE as error:
             raise ContractError(f"reading {taken.kind} of {narrator.request.subject}: {error}") from error
+        if isinstance(value, Document):
+            value = adopted(value, ctx)
 
         def say_retry(error: MedkgError, attempt: int, seconds: float) -> None:
             self._services.metrics.retries.labels(narrator.request.stage, error.code).inc()
             self._services.say(narrator.retrying(failure_of(error), attempt, seconds))
 
-        output = await run_under_policy(opened, policy, self._services.executor, ctx, value, say_retry)
+        services, asked = self._services, narrator.cause.id
+        at = (self._resumed.pop(asked, None) if self._resumed else None) or Attempt(narrator.request.attempt)
+        try:
+            output = await run_under_policy(
+                opened, guard, services.threads, ctx, value, say_retry, at=at, park_seconds=services.park_seconds
+            )
+        except ResourceUnavailableError:
+            if len(self._resumed) >= _KEPT:  # of partitions that were taken away meanwhile
+                self._resumed.clear()
+            self._resumed[asked] = at
+            raise
         if not _is_instance(output, self._contract.produces_type):
             expected = getattr(self._contract.produces_type, "__name__", str(self._contract.produces_type))
             raise ContractError(
@@ -208,6 +294,9 @@ class StageHandler:
                 f"has no {self._stage_type.value} of that name"
             )
         return definition
+
+    def _guard(self, definition: StageDefinition, opened: OpenStage) -> Guard:
+        return self._services.guards.of_stage(opened, definition.policy, self._policy(definition))
 
     def _policy(self, definition: StageDefinition) -> Policy:
         policies = self._services.policies().policies
@@ -250,8 +339,9 @@ def _encoded(output: object, opened: OpenStage) -> bytes:
 
 
 def _was_there(output: object) -> bool:
-    """Whether a sink found that there was nothing to write."""
-    return isinstance(output, IndexReceipt | GraphWriteReceipt) and output.outcome is not WriteOutcome.WRITTEN
+    """Whether a sink found that there was nothing to write, or a download nothing to fetch."""
+    kinds = IndexReceipt | GraphWriteReceipt | StoredFile
+    return isinstance(output, kinds) and output.outcome is not WriteOutcome.WRITTEN
 
 
 def _is_instance(output: object, expected: type) -> bool:

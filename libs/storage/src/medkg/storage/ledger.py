@@ -47,6 +47,10 @@ def _flag(name: str) -> Column[bool]:
     return Column(name, Boolean, nullable=False, server_default=text("false"))
 
 
+def _words(name: str) -> Column[list[str]]:
+    return Column(name, ARRAY(_TEXT), nullable=False, server_default=text("'{}'"))
+
+
 def _state(expression: str) -> Column[str]:
     return Column("state", _TEXT, Computed(expression, persisted=True), nullable=False)
 
@@ -86,6 +90,7 @@ JOBS = Table(
     *(_count(name) for name in JOB_COUNTERS),
     _count("pages_done"),
     _count("pages_failed"),
+    _count("redrives"),
     _state(_JOB_STATE),
     Index("jobs_by_tenant", "tenant_id", desc("first_event_at"), desc("job_id")),
 )
@@ -116,19 +121,23 @@ PAGES = Table(
     _count("refused"),
     Column("total", BigInteger),
     Column("done_at", _TIME),
+    Column("failure_order", BigInteger),  # the round that failed, negative: the last round's comes first
     Column("failure_at", _TIME),
     _text("failure_code"),
     _text("failure_message"),
+    _words("failures"),
+    _words("redriven"),
     # a page that failed in one delivery and was read in another has been read: the job went on from it
-    _state("CASE WHEN is_done THEN 'done' ELSE 'failed' END"),
+    _state("CASE WHEN is_done THEN 'done' WHEN failures <@ redriven THEN 'open' ELSE 'failed' END"),
     _text("state_before"),
 )
 
 # `expected`: a gate field was set before any event told of the document; such a row counts nowhere.
+# `failures` and `redriven` name a stage and a round, as "parse#0": a failure counts until its letter was redriven.
 _DOCUMENT_STATE = """
 CASE
   WHEN NOT is_known THEN 'expected'
-  WHEN failure_at IS NOT NULL THEN failure_disposition
+  WHEN NOT failures <@ redriven THEN failure_disposition
   WHEN leaves > 0 AND cardinality(finished_leaves) >= leaves
     THEN CASE WHEN did_work THEN 'completed' ELSE 'skipped' END
   ELSE 'in_flight'
@@ -156,17 +165,27 @@ DOCUMENTS = Table(
     _flag("pdf_ir_failed"),
     _flag("post_pdf_started"),
     _flag("did_work"),
-    Column("finished_leaves", ARRAY(_TEXT), nullable=False, server_default=text("'{}'")),
+    _words("finished_leaves"),
     _count("leaves"),
+    Column("failure_order", BigInteger),  # the round that failed, negative: the last round's comes first
     Column("failure_at", _TIME),
     _text("failure_stage"),
     _text("failure_code"),
     _text("failure_message"),
     _text("failure_disposition"),
+    _words("failures"),
+    _words("redriven"),
     _state(_DOCUMENT_STATE),
     _text("state_before"),
     Index("documents_by_state", "job_id", "state", "doc_id"),
     Index("documents_by_tenant", "tenant_id", "doc_id"),
+    Index(  # why documents of a job failed is counted from the index alone
+        "documents_by_failure",
+        "job_id",
+        "failure_stage",
+        "failure_code",
+        postgresql_where=text("state IN ('failed', 'rejected')"),
+    ),
     postgresql_with={"fillfactor": 80},  # rewritten several times: room for the new version on the same page
 )
 
@@ -179,6 +198,7 @@ STAGE_RUNS = Table(
     Column("page", BigInteger, primary_key=True),
     _text("stage", key=True),
     Column("attempt", BigInteger, primary_key=True),
+    Column("redrive", BigInteger, primary_key=True, server_default="0"),  # attempts are counted anew in each round
     _text("stage_type"),
     Column("started_at", _TIME),
     _text("started_by"),
@@ -217,24 +237,41 @@ REJECTIONS = Table(
     Index("rejections_by_time", desc("rejected_at"), "rejection_id"),
 )
 
+# A row may be made by the letter, or by what was decided about it: whichever comes first. Until the letter is known
+# (`dead_at`), it is not shown.
+_LETTER_STATE = """
+CASE WHEN redriven_at IS NOT NULL THEN 'redriven' WHEN dropped_at IS NOT NULL THEN 'dropped' ELSE 'dead' END"""
+
 DEAD_LETTERS = Table(
     "dead_letters",
     METADATA,
-    _text("dead_letter_id", key=True),  # TOPIC/PARTITION/OFFSET of the message that could not be handled
+    _text("dead_letter_id", key=True),  # see ids.letter_id
     _text("job_id"),
     _text("tenant_id"),
     _text("doc_id"),
     _text("stage"),
     _count("attempt"),
+    _count("redrive"),
     _text("code"),
     _text("message"),
     _text("causes"),  # JSON array of strings
     _text("disposition"),
     _text("worker"),
+    _text("worker_version"),
     _text("topic"),
     Column("partition", Integer, nullable=False),
     Column("offset", BigInteger, nullable=False),
-    Column("dead_at", _TIME, nullable=False),
+    Column("letter_partition", Integer),  # where the letter itself stands in the dead-letter topic
+    Column("letter_offset", BigInteger),
+    Column("dead_at", _TIME),
+    Column("redriven_at", _TIME),
+    _text("redriven_by"),
+    _text("redriven_reason"),
+    Column("dropped_at", _TIME),
+    _text("dropped_by"),
+    _text("dropped_reason"),
+    _state(_LETTER_STATE),
+    _text("state_before"),
     Index("dead_letters_by_time", desc("dead_at"), "dead_letter_id"),
     Index("dead_letters_by_job", "job_id"),
 )

@@ -64,6 +64,16 @@ class FaultAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class FailureCount:
+    """Why documents of a job failed or were rejected: how many for this code at this stage, and what to do about it."""
+
+    code: str
+    stage: str
+    count: int
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     job_id: str
     tenant_id: str
@@ -78,6 +88,7 @@ class Job:
     stages: tuple[StageCount, ...] = ()
     waiting: tuple[Waiting, ...] = ()
     faults: tuple[FaultAnswer, ...] = ()
+    failures: tuple[FailureCount, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +109,7 @@ class StageRun:
     reused: bool
     worker: str
     failure: FailureAnswer | None
+    redrive: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +131,35 @@ class PositionAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class LetterQuery:
+    """Which dead letters; what is left empty is not asked about. ``following``: those after this one in the list."""
+
+    dead_letter_id: str = ""
+    job_id: str = ""
+    stage: str = ""
+    code: str = ""
+    state: str = ""
+    died_before: datetime | None = None
+    died_after: datetime | None = None
+    following: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LetterDecided:
+    """When a dead letter was redriven or dropped, by whom, and why."""
+
+    at: datetime
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class DeadLetterAnswer:
+    """A message that could not be handled. ``position`` is its own, ``letter`` that of what is kept of it.
+
+    ``state``: ``dead``, ``redriven`` or ``dropped``; ``decided`` says when and why. ``redrive``: the round it died in.
+    """
+
     id: str
     job_id: str
     tenant_id: str
@@ -133,6 +173,11 @@ class DeadLetterAnswer:
     worker: str
     position: PositionAnswer
     at: datetime
+    redrive: int = 0
+    worker_version: str = ""
+    state: str = "dead"
+    letter: PositionAnswer | None = None
+    decided: LetterDecided | None = None
 
 
 @dataclass(frozen=True, slots=True)

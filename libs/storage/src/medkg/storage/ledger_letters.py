@@ -10,8 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from medkg.contracts.cloudevents import Headers
 from medkg.contracts.errors import ContractError, Disposition
+from medkg.contracts.ids import letter_id
 from medkg.contracts.messages import DeadLetter, Failure, Position, encode
-from medkg.storage.ledger_facts import MAX_MESSAGE, clean
+from medkg.storage.ledger_facts import MAX_MESSAGE, MAX_TOPIC, clean
 from medkg.storage.ledger_merge import Row
 from medkg.storage.ledger_rows import DEAD_LETTERS
 from medkg.storage.transactions import in_transaction
@@ -21,7 +22,7 @@ MAX_CAUSES = 20
 _DECODER = msgspec.json.Decoder(DeadLetter)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST_MS = 253_370_764_800_000  # the year 9999: whoever produces a record may choose its timestamp
-_LARGEST = {"attempt": 2**53, "partition": 2**31 - 1, "offset": 2**63 - 1}
+_LARGEST = {"attempt": 2**53, "redrive": 2**53, "partition": 2**31 - 1, "offset": 2**63 - 1}
 
 
 class DeadRecord(Protocol):
@@ -42,8 +43,8 @@ class DeadRecord(Protocol):
 async def project_dead_letters(engine: AsyncEngine, records: Sequence[DeadRecord]) -> None:
     """Record dead letters, one row for each message that could not be handled, however often it died.
 
-    Idempotent and independent of order. The row's id is the position of that message. A record that does not say what
-    it was (no header, or an unreadable one) is listed under its own position.
+    Idempotent and independent of order. The row's id is made of the position of that message and what it was about. A
+    record that does not say what it was (no header, or an unreadable one) is listed under its own position.
 
     Raises:
         ResourceUnavailableError: the database does not answer; the same records may be given again.
@@ -59,24 +60,30 @@ async def project_dead_letters(engine: AsyncEngine, records: Sequence[DeadRecord
 
 def _row(record: DeadRecord) -> Row:
     letter = _letter(record)
-    failure, position = letter.failure, letter.position
-    topic = clean(position.topic, 249)  # 249: the longest name of a topic
+    failure = letter.failure
+    position = letter.position
+    if not position.topic:  # the router's own request for the first page of a job stood nowhere
+        position = Position(record.topic, record.partition, record.offset)
+    place = (clean(position.topic, MAX_TOPIC), position.partition, position.offset)
+    job_id, doc_id = clean(letter.job_id, 200), clean(letter.doc_id, 200)
     return [
-        f"{topic}/{position.partition}/{position.offset}",
-        _EPOCH + timedelta(milliseconds=min(max(record.timestamp_ms, 0), _LATEST_MS)),
-        clean(letter.job_id, 200),
+        letter_id(*place, job_id, doc_id, letter.redrive),
+        job_id,
         clean(letter.tenant_id, 200),
-        clean(letter.doc_id, 200),
+        doc_id,
         clean(letter.stage, 200),
+        letter.redrive,
+        *place,
+        _EPOCH + timedelta(milliseconds=min(max(record.timestamp_ms, 0), _LATEST_MS)),
+        record.partition,
+        record.offset,
         letter.attempt,
         clean(failure.code, 200),
         clean(failure.message, MAX_MESSAGE),
         encode([clean(cause, MAX_MESSAGE) for cause in failure.causes[:MAX_CAUSES]]).decode(),
         clean(failure.disposition, 200),
         clean(letter.worker, 200),
-        topic,
-        position.partition,
-        position.offset,
+        clean(letter.worker_version, 200),
     ]
 
 
@@ -85,7 +92,12 @@ def _letter(record: DeadRecord) -> DeadLetter:
     try:
         letter = _DECODER.decode(header or b"")
         position = letter.position
-        numbers = {"attempt": letter.attempt, "partition": position.partition, "offset": position.offset}
+        numbers = {
+            "attempt": letter.attempt,
+            "redrive": letter.redrive,
+            "partition": position.partition,
+            "offset": position.offset,
+        }
         for name, value in numbers.items():
             if not 0 <= value <= _LARGEST[name]:
                 raise ValueError(f"{name} {value} is out of range")

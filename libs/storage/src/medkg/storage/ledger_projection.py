@@ -20,21 +20,36 @@ from medkg.contracts.messages import JobCompleted
 from medkg.storage.ledger import CHANNEL, JOB_COUNTERS
 from medkg.storage.ledger_facts import Facts, RefusedEvent, facts_of
 from medkg.storage.ledger_merge import MergedTable, Row
-from medkg.storage.ledger_rows import DOCUMENTS, JOB_STAGES, JOBS, PAGES, REJECTIONS, STAGE_RUNS, TOPOLOGIES
+from medkg.storage.ledger_rows import (
+    DOCUMENT_FAILURES,
+    DOCUMENTS,
+    JOB_STAGES,
+    JOBS,
+    LETTER_DECISIONS,
+    PAGES,
+    REJECTIONS,
+    STAGE_RUNS,
+    TOPOLOGIES,
+)
 from medkg.storage.transactions import in_transaction
 
 MAX_NOTICED = 100  # jobs and documents named in one notice: PostgreSQL refuses notices of 8,000 bytes
 _MAX_NOTICE_BYTES = 7_900
 _TERMINAL = frozenset(JOB_COUNTERS) - {"documents"}
+_SETTLED = ("done", "failed")  # pages that a job does not wait for
 _ENDED = ("completed", "completed_with_failures")
 
 
 @dataclass(frozen=True, slots=True)
 class FinishedJob:
-    """A job that has come to its end, with the time of its last event."""
+    """A job that has come to its end, with the time of its last event.
+
+    ``redrives``: how many dead letters of it were redriven before. A job may end once more after each.
+    """
 
     completed: JobCompleted
     finished_at: datetime
+    redrives: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +77,7 @@ async def project(engine: AsyncEngine, events: Sequence[tuple[Envelope, bytes]])
     """
     facts = facts_of(events)
     finished: tuple[FinishedJob, ...] = ()
-    if facts.jobs or facts.rejections:
+    if facts.jobs or facts.rejections or facts.decisions:
         finished = await in_transaction(engine, "projecting events", lambda connection: _write(connection, facts))
     return ProjectionResult(finished, tuple(facts.refused))
 
@@ -86,11 +101,15 @@ async def notify(connection: AsyncConnection, jobs: Iterable[str], documents: It
 
 
 async def _write(connection: AsyncConnection, facts: Facts) -> tuple[FinishedJob, ...]:
-    documents = await _merge(connection, _MERGE_DOCUMENTS, DOCUMENTS, facts.documents)
+    documents = [
+        *await _merge(connection, _MERGE_DOCUMENTS, DOCUMENTS, facts.documents),
+        *await _merge(connection, _MERGE_FAILURES, DOCUMENT_FAILURES, facts.failures),
+    ]
     runs = await _merge(connection, _MERGE_RUNS, STAGE_RUNS, facts.runs)
     pages = await _merge(connection, _MERGE_PAGES, PAGES, facts.pages)
     await _merge(connection, _MERGE_JOB_STAGES, JOB_STAGES, _stage_rows(runs))
-    changed = _job_rows(facts.jobs, documents, pages)
+    letters = await _merge(connection, _MERGE_DECISIONS, LETTER_DECISIONS, facts.decisions)
+    changed = _job_rows(facts.jobs, documents, pages, letters)
     jobs = await _merge(connection, _MERGE_JOBS, JOBS, changed)
     await _merge(connection, _MERGE_TOPOLOGIES, TOPOLOGIES, facts.topologies)
     await _merge(connection, _MERGE_REJECTIONS, REJECTIONS, facts.rejections)
@@ -107,8 +126,10 @@ async def _merge(
     return result.mappings().all() if result.returns_rows else ()
 
 
-def _job_rows(jobs: Mapping[str, Row], documents: Sequence[RowMapping], pages: Sequence[RowMapping]) -> dict[str, Row]:
-    """The rows of the jobs with their counters: how far documents and pages have moved them."""
+def _job_rows(
+    jobs: Mapping[str, Row], documents: Sequence[RowMapping], pages: Sequence[RowMapping], letters: Sequence[RowMapping]
+) -> dict[str, Row]:
+    """The rows of the jobs with their counters: how far documents, pages and redriven letters have moved them."""
     rows = {job_id: row.copy() for job_id, row in jobs.items()}
     for step in documents:
         row, count = rows[step["job_id"]], step["count"]
@@ -120,9 +141,13 @@ def _job_rows(jobs: Mapping[str, Row], documents: Sequence[RowMapping], pages: S
             row[_COUNTER[step["state"]]] += count
     for step in pages:
         row, count = rows[step["job_id"]], step["count"]
-        row[_COUNTER[f"pages_{step['state']}"]] += count
-        if step["state_before"]:
+        if step["state"] in _SETTLED:
+            row[_COUNTER[f"pages_{step['state']}"]] += count
+        if step["state_before"] in _SETTLED:
             row[_COUNTER[f"pages_{step['state_before']}"]] -= count
+    for step in letters:
+        if step["job_id"] in rows:
+            rows[step["job_id"]][_COUNTER["redrives"]] += step["count"]
     return rows
 
 
@@ -151,10 +176,11 @@ def _finished(job: RowMapping) -> FinishedJob:
     return FinishedJob(
         JobCompleted(job_id=job["job_id"], tenant_id=job["tenant_id"], state=job["state"], **counts),
         job["last_event_at"],
+        job["redrives"],
     )
 
 
-_COUNTER = {name: JOBS.columns.index(name) for name in (*JOB_COUNTERS, "pages_done", "pages_failed")}
+_COUNTER = {name: JOBS.columns.index(name) for name in (*JOB_COUNTERS, "pages_done", "pages_failed", "redrives")}
 _STAGE_COUNTER = {name: index for index, name in enumerate(JOB_STAGES.columns) if index > 2}
 
 _NOTIFY = text("SELECT pg_notify(:channel, :payload)")
@@ -162,6 +188,14 @@ _MERGE_DOCUMENTS = text(f"""
 WITH merged AS ({DOCUMENTS.upsert(remember=["state"])} RETURNING job_id, state_before, state)
 SELECT job_id, state_before, state, count(*) AS count FROM merged
 WHERE state_before <> state GROUP BY job_id, state_before, state""")  # noqa: S608  constants
+_MERGE_FAILURES = text(f"""
+WITH merged AS ({DOCUMENT_FAILURES.upsert(remember=["state"])} RETURNING job_id, state_before, state)
+SELECT job_id, state_before, state, count(*) AS count FROM merged
+WHERE state_before <> state GROUP BY job_id, state_before, state""")  # noqa: S608  constants
+_MERGE_DECISIONS = text(f"""
+WITH merged AS ({LETTER_DECISIONS.upsert(remember=["state"])} RETURNING job_id, state_before, state)
+SELECT job_id, count(*) AS count FROM merged
+WHERE state = 'redriven' AND state_before <> state GROUP BY job_id""")  # noqa: S608  constants
 _MERGE_RUNS = text(f"""
 WITH merged AS ({STAGE_RUNS.upsert(remember=["state", "duration_us"])}
                 RETURNING job_id, stage, stage_type, state_before, state, duration_us_before, duration_us)
@@ -174,6 +208,8 @@ WITH merged AS ({PAGES.upsert(remember=["state"])} RETURNING job_id, state_befor
 SELECT job_id, state_before, state, count(*) AS count FROM merged
 WHERE state_before <> state GROUP BY job_id, state_before, state""")  # noqa: S608  constants
 _MERGE_JOB_STAGES = text(JOB_STAGES.upsert())
-_MERGE_JOBS = text(f"{JOBS.upsert()} RETURNING job_id, tenant_id, state, last_event_at, {', '.join(JOB_COUNTERS)}")
+_MERGE_JOBS = text(
+    f"{JOBS.upsert()} RETURNING job_id, tenant_id, state, last_event_at, redrives, {', '.join(JOB_COUNTERS)}"
+)
 _MERGE_TOPOLOGIES = text(TOPOLOGIES.upsert())
 _MERGE_REJECTIONS = text(REJECTIONS.upsert())

@@ -6,14 +6,19 @@ from typing import Any
 
 from sqlalchemy import Row, TextClause, text
 
+from medkg.contracts import topics
+from medkg.contracts.errors import remedy_of
 from medkg.storage.engine import Engine
 from medkg.storage.ledger_answers import (
     Counts,
     DeadLetterAnswer,
     FailureAnswer,
+    FailureCount,
     FaultAnswer,
     Job,
     JobDocument,
+    LetterDecided,
+    LetterQuery,
     Overview,
     Pages,
     Pipeline,
@@ -25,6 +30,7 @@ from medkg.storage.ledger_answers import (
 )
 from medkg.storage.transactions import translated
 
+ALL_LETTERS = LetterQuery()
 OPERATOR = "default"  # the tenant with which what belongs to nobody is shown
 _ENDED = frozenset({"completed", "completed_with_failures", "rejected"})
 
@@ -39,7 +45,7 @@ class LedgerReader:
         self._engine = engine
 
     async def job(self, tenant_id: str, job_id: str) -> Job | None:
-        """One job whole, with its stages in the order of the pipeline and what it waits for."""
+        """One job whole: its stages in the order of the pipeline, what it waits for, and why documents failed."""
         found = await self._rows(_JOB, job=job_id, tenant=tenant_id)
         if not found:
             return None
@@ -47,7 +53,11 @@ class LedgerReader:
         stages = await self._rows(_JOB_STAGES, job=job_id)
         ordered = sorted(stages, key=lambda row: (places.get(row.stage, len(places)), row.stage))
         waiting = await self._rows(_JOB_WAITING, job=job_id)
-        return _job(found[0], tuple(map(_stage, ordered)), tuple(map(_waiting, waiting)))
+        has_failures = found[0].failed + found[0].rejected > 0
+        failures = await self._rows(_JOB_FAILURES, job=job_id) if has_failures else []
+        return _job(
+            found[0], tuple(map(_stage, ordered)), tuple(map(_waiting, waiting)), tuple(map(_failure_count, failures))
+        )
 
     async def state_of(self, job_id: str) -> tuple[str, tuple[FaultAnswer, ...]] | None:
         """The state of a job, and why it was rejected where it was; None while the ledger has not heard of it."""
@@ -79,14 +89,14 @@ class LedgerReader:
         return _document(found[0], tuple(map(_run, await self._rows(_RUNS, job=job_id, doc=doc_id))))
 
     async def dead_letters(
-        self, *, tenant_id: str | None = None, job_id: str = "", stage: str = "", code: str = "", limit: int = 100
+        self, *, tenant_id: str | None = None, asked: LetterQuery = ALL_LETTERS, limit: int = 100
     ) -> list[DeadLetterAnswer]:
         """Messages that could not be handled, newest first: of a tenant, or (None) of everybody.
 
         A message that could not even be read names no tenant. Those are shown with the ones of :data:`OPERATOR`.
         """
-        asked = {"job": job_id, "stage": stage, "code": code, "limit": limit}
-        return [_letter(row) for row in await self._rows(_LETTERS, tenants=_whose(tenant_id), **asked)]
+        wanted = {name: getattr(asked, name) for name in LetterQuery.__slots__}
+        return [_letter(row) for row in await self._rows(_LETTERS, tenants=_whose(tenant_id), limit=limit, **wanted)]
 
     async def rejections(self, *, tenant_id: str | None = None, limit: int = 100) -> list[Rejection]:
         """Job events that were refused, newest first; whose, as for :meth:`dead_letters`."""
@@ -137,6 +147,10 @@ WHERE tenant_id = :tenant AND (first_event_at, job_id) < (
 ORDER BY first_event_at DESC, job_id DESC LIMIT :limit""")  # noqa: S608  a constant
 _STATE = text("SELECT state, faults FROM jobs WHERE job_id = :job")
 _JOB_STAGES = text("SELECT * FROM job_stages WHERE job_id = :job")
+_JOB_FAILURES = text("""
+SELECT failure_code, failure_stage, count(*) AS documents FROM documents
+WHERE job_id = :job AND state IN ('failed', 'rejected')
+GROUP BY failure_stage, failure_code ORDER BY documents DESC, failure_stage, failure_code LIMIT 100""")
 _WAITING_COLUMNS = """
 kind, count(*) AS waits, min(arrived_at) AS oldest_since,
 CASE kind WHEN 'page' THEN 'room for more documents of the tenant'
@@ -160,11 +174,18 @@ SELECT {_DOCUMENT_COLUMNS} FROM documents
 WHERE job_id = :job AND tenant_id = :tenant AND doc_id = :doc AND state <> 'expected'""")  # noqa: S608  a constant
 _RUNS = text("""
 SELECT * FROM stage_runs WHERE job_id = :job AND doc_id = :doc
-ORDER BY coalesce(started_at, finished_at), finished_at NULLS LAST, attempt, stage""")
+ORDER BY coalesce(started_at, finished_at), finished_at NULLS LAST, redrive, attempt, stage""")
 _LETTERS = text("""
 SELECT * FROM dead_letters
-WHERE (CAST(:tenants AS text[]) IS NULL OR tenant_id = ANY (CAST(:tenants AS text[])))
-  AND (:job = '' OR job_id = :job) AND (:stage = '' OR stage = :stage) AND (:code = '' OR code = :code)
+WHERE dead_at IS NOT NULL
+  AND (CAST(:tenants AS text[]) IS NULL OR tenant_id = ANY (CAST(:tenants AS text[])))
+  AND (:dead_letter_id = '' OR dead_letter_id = :dead_letter_id)
+  AND (:job_id = '' OR job_id = :job_id) AND (:stage = '' OR stage = :stage) AND (:code = '' OR code = :code)
+  AND (:state = '' OR state = :state)
+  AND dead_at < coalesce(CAST(:died_before AS timestamptz), 'infinity')
+  AND dead_at >= coalesce(CAST(:died_after AS timestamptz), '-infinity')
+  AND (:following = '' OR (dead_at, :following) < (
+    (SELECT dead_at FROM dead_letters WHERE dead_letter_id = :following), dead_letter_id))
 ORDER BY dead_at DESC, dead_letter_id LIMIT :limit""")
 _REJECTIONS = text("""
 SELECT * FROM rejections
@@ -175,10 +196,16 @@ _COUNT_JOBS = text("""
 SELECT state, count(*) AS jobs, sum(documents) AS documents, sum(completed) AS completed, sum(skipped) AS skipped,
        sum(failed) AS failed, sum(rejected) AS rejected FROM jobs GROUP BY state""")
 _COUNT_OTHERS = text("""
-SELECT (SELECT count(*) FROM rejections) AS rejections, (SELECT count(*) FROM dead_letters) AS dead_letters""")
+SELECT (SELECT count(*) FROM rejections) AS rejections,
+       (SELECT count(*) FROM dead_letters WHERE state = 'dead' AND dead_at IS NOT NULL) AS dead_letters""")
 
 
-def _job(row: Row[Any], stages: tuple[StageCount, ...] = (), waiting: tuple[Waiting, ...] = ()) -> Job:
+def _job(
+    row: Row[Any],
+    stages: tuple[StageCount, ...] = (),
+    waiting: tuple[Waiting, ...] = (),
+    failures: tuple[FailureCount, ...] = (),
+) -> Job:
     ended = row.completed + row.skipped + row.failed + row.rejected
     return Job(
         job_id=row.job_id,
@@ -194,6 +221,7 @@ def _job(row: Row[Any], stages: tuple[StageCount, ...] = (), waiting: tuple[Wait
         stages=stages,
         waiting=waiting,
         faults=_faults(row.faults),
+        failures=failures,
     )
 
 
@@ -224,8 +252,13 @@ def _waiting(row: Row[Any]) -> Waiting:
     return Waiting(row.kind, row.waits, row.oldest_since, row.detail or "")
 
 
+def _failure_count(row: Row[Any]) -> FailureCount:
+    return FailureCount(row.failure_code, row.failure_stage, row.documents, remedy_of(row.failure_code))
+
+
 def _document(row: Row[Any], timeline: tuple[StageRun, ...] = ()) -> JobDocument:
-    failure = FailureAnswer(row.failure_stage, row.failure_code, row.failure_message) if row.failure_at else None
+    has_failed = row.state in ("failed", "rejected")  # and is not under way again after a redrive
+    failure = FailureAnswer(row.failure_stage, row.failure_code, row.failure_message) if has_failed else None
     return JobDocument(row.doc_id, row.source_id, row.uri, row.state, row.current_stage, failure, timeline)
 
 
@@ -234,6 +267,7 @@ def _run(row: Row[Any]) -> StageRun:
         stage=row.stage,
         state="completed" if row.state == "reused" else row.state,
         attempt=row.attempt,
+        redrive=row.redrive,
         started_at=row.started_at,
         finished_at=row.finished_at,
         duration_ms=row.duration_us / 1_000,
@@ -258,7 +292,26 @@ def _letter(row: Row[Any]) -> DeadLetterAnswer:
         worker=row.worker,
         position=PositionAnswer(row.topic, row.partition, row.offset),
         at=row.dead_at,
+        redrive=row.redrive,
+        worker_version=row.worker_version,
+        state=row.state,
+        letter=_letter_position(row),
+        decided=_decided(row),
     )
+
+
+def _letter_position(row: Row[Any]) -> PositionAnswer | None:
+    if row.letter_offset is None:
+        return None
+    return PositionAnswer(topics.DEAD_LETTER, row.letter_partition, row.letter_offset)
+
+
+def _decided(row: Row[Any]) -> LetterDecided | None:
+    if row.redriven_at is not None:
+        return LetterDecided(row.redriven_at, row.redriven_by, row.redriven_reason)
+    if row.dropped_at is not None:
+        return LetterDecided(row.dropped_at, row.dropped_by, row.dropped_reason)
+    return None
 
 
 def _rejection(row: Row[Any]) -> Rejection:

@@ -23,8 +23,19 @@ DOCUMENTS = MergedTable(
         Field("did_work", "boolean", Rule.EITHER),
         Field("finished_leaves", "text", Rule.UNION),
         Field("leaves", "bigint", Rule.GREATEST),
+    ],
+)
+# What befalls few documents, merged into the same table by a statement of its own.
+DOCUMENT_FAILURES = MergedTable(
+    "documents",
+    [
+        Field("job_id", "text", Rule.KEY),
+        Field("doc_id", "text", Rule.KEY),
+        *_constant("tenant_id"),
+        Field("is_known", "boolean", Rule.EITHER),
         Tuple(
             (
+                ("failure_order", "bigint"),
                 ("failure_at", "timestamptz"),
                 ("failure_stage", "text"),
                 ("failure_code", "text"),
@@ -32,6 +43,8 @@ DOCUMENTS = MergedTable(
                 ("failure_disposition", "text"),
             )
         ),
+        Field("failures", "text", Rule.UNION),
+        Field("redriven", "text", Rule.UNION),
     ],
 )
 STAGE_RUNS = MergedTable(
@@ -42,6 +55,7 @@ STAGE_RUNS = MergedTable(
         Field("page", "bigint", Rule.KEY),
         Field("stage", "text", Rule.KEY),
         Field("attempt", "bigint", Rule.KEY),
+        Field("redrive", "bigint", Rule.KEY),
         *_constant("stage_type"),
         Tuple((("started_at", "timestamptz"), ("started_by", "text"))),
         Tuple(
@@ -68,7 +82,16 @@ PAGES = MergedTable(
         Field("refused", "bigint", Rule.GREATEST),
         Field("total", "bigint", Rule.GREATEST),
         Field("done_at", "timestamptz", Rule.LEAST),
-        Tuple((("failure_at", "timestamptz"), ("failure_code", "text"), ("failure_message", "text"))),
+        Tuple(
+            (
+                ("failure_order", "bigint"),
+                ("failure_at", "timestamptz"),
+                ("failure_code", "text"),
+                ("failure_message", "text"),
+            )
+        ),
+        Field("failures", "text", Rule.UNION),
+        Field("redriven", "text", Rule.UNION),
     ],
 )
 JOBS = MergedTable(
@@ -86,7 +109,16 @@ JOBS = MergedTable(
         Field("last_event_at", "timestamptz", Rule.GREATEST),
         *(
             Field(name, "bigint", Rule.ADD)
-            for name in ("documents", "completed", "skipped", "failed", "rejected", "pages_done", "pages_failed")
+            for name in (
+                "documents",
+                "completed",
+                "skipped",
+                "failed",
+                "rejected",
+                "pages_done",
+                "pages_failed",
+                "redrives",
+            )
         ),
     ],
 )
@@ -113,27 +145,40 @@ JOB_STAGES = MergedTable(
         ),
     ],
 )
+# What a letter and a decision about it both say: the same, because both say it of the same message.
+_LETTER = (
+    Field("dead_letter_id", "text", Rule.KEY),
+    *_constant("job_id", "tenant_id", "doc_id", "stage"),
+    Field("redrive", "bigint", Rule.GREATEST),
+    *_constant("topic"),
+    Field("partition", "integer", Rule.GREATEST),
+    Field("offset", "bigint", Rule.GREATEST),
+)
 DEAD_LETTERS = MergedTable(
     "dead_letters",
     [
-        Field("dead_letter_id", "text", Rule.KEY),
+        *_LETTER,
         Tuple(
             (
                 ("dead_at", "timestamptz"),
-                ("job_id", "text"),
-                ("tenant_id", "text"),
-                ("doc_id", "text"),
-                ("stage", "text"),
+                ("letter_partition", "integer"),
+                ("letter_offset", "bigint"),
                 ("attempt", "bigint"),
                 ("code", "text"),
                 ("message", "text"),
                 ("causes", "text"),
                 ("disposition", "text"),
                 ("worker", "text"),
-                ("topic", "text"),
-                ("partition", "integer"),
-                ("offset", "bigint"),
+                ("worker_version", "text"),
             )
         ),
+    ],
+)
+LETTER_DECISIONS = MergedTable(
+    "dead_letters",
+    [
+        *_LETTER,
+        Tuple((("redriven_at", "timestamptz"), ("redriven_by", "text"), ("redriven_reason", "text"))),
+        Tuple((("dropped_at", "timestamptz"), ("dropped_by", "text"), ("dropped_reason", "text"))),
     ],
 )

@@ -1,22 +1,38 @@
 """The tables of the gate-router: which jobs were admitted, and everything that waits.
 
-A wait is a row: a page of a source held until its tenant has room, a document at a gate, a branch at a join.
-Releasing is always: lock the rows that are due (``FOR UPDATE SKIP LOCKED``), publish, wait for delivery, mark,
-commit. A router that dies in between leaves the rows as they were; what it had published already is recognised by its
-deterministic id. Any number of routers may work on the same tables.
+A wait is a row: a page of a source held until its tenant has room, a document at a gate, a branch at a join, a retry
+until it is due, an arrival whose pipeline is not known yet. Releasing is always: lock the rows that are due (``FOR
+UPDATE SKIP LOCKED``), publish, wait for delivery, mark, commit. A router that dies in between leaves the rows as they
+were; what it had published already is recognised by its deterministic id. Any number of routers may work on the same
+tables.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
-from sqlalchemy import BigInteger, Column, DateTime, Index, Integer, Row, Table, Text, func, text
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    Index,
+    Integer,
+    Row,
+    Table,
+    Text,
+    TextClause,
+    func,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from medkg.storage import waits_sql as sql
 from medkg.storage.engine import METADATA
 
+GATE_COLUMNS = sql.GATE_COLUMNS
 _TEXT = Text(collation="C")  # the ledger's: rows of both are joined by their names
 _PAGE_LOCK = 0x70616765  # "page": one router at a time counts a tenant's documents and hands out room
 
@@ -28,6 +44,11 @@ ADMISSIONS = Table(
     Column("digest", _TEXT, nullable=False),
     Column("revision", BigInteger, nullable=False),
 )
+
+
+def _word(name: str) -> Column[str]:
+    return Column(name, _TEXT, nullable=False, server_default="")
+
 
 WAITS = Table(
     "waits",
@@ -44,16 +65,31 @@ WAITS = Table(
     Column("needed", Integer, nullable=False),  # page: how many documents it may bring; join: how many branches
     Column("ledger_field", Text),
     Column("equals", JSONB),
-    Column("due_at", DateTime(timezone=True)),  # when a gate's patience ends
+    Column("due_at", DateTime(timezone=True)),  # when a gate's patience ends; when a retry is due
     Column("arrived_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Column("released_at", DateTime(timezone=True)),
     Column("reason", Text, nullable=False, server_default=""),
     Column("request", Text, nullable=False),  # the StageRequest as it came, JSON
     Column("origin", Text, nullable=False),  # envelope and position it came with, JSON
+    _word("resume_stage"),  # gate: where the document goes on
+    _word("on_timeout"),  # gate: fail, skip or release
+    _word("next_topic"),  # where it is published when it is released; says whose room it takes
+    _word("file_sha256"),  # gate: the file whose parsed form is waited for
+    Column("attempt", BigInteger, nullable=False, server_default="1"),
+    Column("asked_at", DateTime(timezone=True)),  # when its file was asked for last
+    Column("look_again_at", DateTime(timezone=True)),  # it could not be released, for `reason`; not before then
+    Column("looks", Integer, nullable=False, server_default="0"),  # how often it could not
+    Column("revived_at", DateTime(timezone=True)),  # join: a branch that had failed was redriven
+    Column("late_at", DateTime(timezone=True)),  # gate: its condition came true after its patience had ended
+    _word("decision"),  # of an operator: release or fail
+    Column("resumes", Integer, nullable=False, server_default="0"),  # gate: how often it was taken up after its end
     Index("waits_by_job", "job_id", "doc_id"),
     Index("waits_waiting", "kind", "arrived_at", postgresql_where=text("state = 'waiting'")),
     Index("waits_due", "due_at", postgresql_where=text("state = 'waiting' AND due_at IS NOT NULL")),
     Index("waits_handed_out", "job_id", "page", postgresql_where=text("kind = 'page' AND state = 'released'")),
+    Index("waits_decided", "decision", postgresql_where=text("state = 'waiting' AND decision <> ''")),
+    Index("waits_left", "look_again_at", postgresql_where=text("state = 'waiting' AND look_again_at IS NOT NULL")),
+    Index("waits_for_files", "tenant_id", "file_sha256", postgresql_where=text("file_sha256 <> ''")),
 )
 
 
@@ -61,6 +97,8 @@ class WaitKind(StrEnum):
     PAGE = "page"
     GATE = "gate"
     JOIN = "join"
+    RETRY = "retry"
+    UNREAD = "unread"  # its pinned pipeline cannot be found yet, so nobody knows what it waits for
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +113,11 @@ class Admission:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Something that waits. ``timeout_seconds`` counts from its arrival; ``equals`` is JSON."""
+    """Something that waits.
+
+    ``timeout_seconds`` counts from its arrival, ``due_ms`` (milliseconds since 1970, 0 for none) is absolute and goes
+    before; ``equals`` is JSON. ``redrive`` is that of the request.
+    """
 
     wait_id: str
     kind: WaitKind
@@ -91,9 +133,19 @@ class Wait:
     ledger_field: str | None = None
     equals: str | None = None
     timeout_seconds: float | None = None
+    due_ms: int = 0
+    resume_stage: str = ""
+    on_timeout: str = ""
+    next_topic: str = ""
+    file_sha256: str = ""
+    attempt: int = 1
+    redrive: int = 0
 
 
-Publish = Callable[[Sequence[Row[tuple[object, ...]]]], Awaitable[None]]
+# Publishes what follows rows; those that it could not decide about are named with the reason, and wait on.
+Publish = Callable[[Sequence[Row[tuple[object, ...]]]], Awaitable[Mapping[str, str] | None]]
+Documents = Collection[tuple[str, str]]  # (job, document)
+Rooms = Mapping[str, int]  # topic -> how many more messages it may take now
 
 
 class Waits:
@@ -114,166 +166,160 @@ class Waits:
             return {row.job_id: Admission(row.job_id, row.tenant_id, row.digest, row.revision) for row in found}
 
     async def park(self, waits: Sequence[Wait]) -> None:
-        """Let these wait. One that is known already stays as it is: waiting, or released long ago."""
+        """Let these wait. One that is known already stays as it is: waiting, or released long ago.
+
+        A signal that came before any job knew the document is its own from now on. A branch that comes by a redrive
+        brings those back to the join that had come before it failed.
+        """
         if not waits:
             return
-        columns = {name: [getattr(wait, name) for wait in waits] for name in Wait.__slots__}
         async with self._engine.begin() as connection:
-            await connection.execute(_PARK, columns)
+            await self._insert(connection, waits)
 
-    async def release_pages(self, publish: Publish, *, tenant_bound: int, limit: int = 50) -> int:
+    async def replace(self, wait_id: str, wait: Wait) -> None:
+        """Let something wait for what it was found to wait for; its old row goes."""
+        async with self._engine.begin() as connection:
+            await self._insert(connection, [wait])
+            await connection.execute(sql.REMOVE, {"ids": [wait_id]})
+
+    async def release_pages(
+        self, publish: Publish, *, tenant_bound: int, tenant_parked: int = 0, limit: int = 50
+    ) -> int:
         """Hand out pages to tenants that have room: fewer than ``tenant_bound`` documents under way.
 
         Under way are documents of unfinished jobs that are not terminal, and the most that pages handed out before can
-        still bring. Tenants take turns, page by page; within a tenant the page that came first goes first.
+        still bring; up to ``tenant_parked`` documents that wait at a gate are not counted, because they take no room in
+        any topic. Tenants take turns, page by page; within a tenant the page that came first goes first.
         """
         async with self._engine.begin() as connection:
             locked = await connection.scalar(text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": _PAGE_LOCK})
             if not locked:
                 return 0
-            rows = (await connection.execute(_DUE_PAGES, {"bound": tenant_bound, "limit": limit})).all()
-            return await self._release(connection, rows, publish, "room")
+            values = {"bound": tenant_bound, "parked": tenant_parked, "limit": limit}
+            rows = (await connection.execute(sql.DUE_PAGES, values)).all()
+            return await _release(connection, rows, publish, "room")
 
-    async def release_gates(self, publish: Publish, *, limit: int = 500) -> int:
-        """Release documents whose ledger says what their gate waits for."""
-        async with self._engine.begin() as connection:
-            rows = (await connection.execute(_DUE_GATES, {"limit": limit})).all()
-            return await self._release(connection, rows, publish, "condition")
+    async def release_gates(
+        self, publish: Publish, *, documents: Documents | None = None, rooms: Rooms | None = None, limit: int = 500
+    ) -> int:
+        """Release documents whose ledger says what their gate waits for, or that it will never come.
 
-    async def release_expired(self, publish: Publish, *, limit: int = 500) -> int:
+        Only ``documents`` are looked at, or (None) all that wait. No more than ``rooms`` go to a topic; tenants take
+        turns. The column ``verdict`` of a row says ``passed`` or ``unparsed``.
+        """
+        statement = sql.DUE_GATES if documents is None else sql.DUE_GATES_OF
+        return await self._release(statement, publish, "condition", documents, rooms, limit)
+
+    async def release_expired(self, publish: Publish, *, rooms: Rooms | None = None, limit: int = 500) -> int:
         """Hand over documents whose gate has run out of patience."""
-        async with self._engine.begin() as connection:
-            rows = (await connection.execute(_EXPIRED_GATES, {"limit": limit})).all()
-            return await self._release(connection, rows, publish, "timeout")
+        return await self._release(sql.EXPIRED_GATES, publish, "timeout", None, rooms, limit)
 
-    async def release_joins(self, publish: Publish, *, limit: int = 1_500) -> int:
+    async def release_retries(self, publish: Publish, *, rooms: Rooms | None = None, limit: int = 500) -> int:
+        """Hand back requests whose next attempt is due."""
+        return await self._release(sql.DUE_RETRIES, publish, "due", None, rooms, limit)
+
+    async def release_joins(self, publish: Publish, *, documents: Documents | None = None, limit: int = 1_500) -> int:
         """Release documents whose branches have all come; ``publish`` is given all rows, branch beside branch."""
+        statement = sql.COMPLETE_JOINS if documents is None else sql.COMPLETE_JOINS_OF
+        return await self._release(statement, publish, "all branches", documents, None, limit)
+
+    async def release_decided(self, publish: Publish, *, limit: int = 500) -> int:
+        """Do what operators have decided; of a join ``publish`` is given all branches that have come."""
+        return await self._release(sql.DECIDED, publish, "operator", None, None, limit)
+
+    async def end_failed_joins(self, *, limit: int = 1_500) -> int:
+        """End the wait of branches whose document has failed on another branch, with that as the reason."""
         async with self._engine.begin() as connection:
-            rows = (await connection.execute(_COMPLETE_JOINS, {"limit": limit})).all()
-            return await self._release(connection, rows, publish, "all branches")
+            return (await connection.execute(sql.END_FAILED_JOINS, {"limit": limit})).rowcount
 
-    async def forget_finished(self) -> int:
-        """Remove the waits of jobs that have ended."""
+    async def read_unread(self, publish: Publish, *, limit: int = 100) -> int:
+        """Look again at arrivals whose pipeline could not be found. What ``publish`` does not name is done with."""
+        return await self._release(sql.UNREAD, publish, "read", None, None, limit)
+
+    async def note_late_signals(self, documents: Documents) -> list[tuple[str, str]]:
+        """Note that the condition of gates came true after they had run out of patience. Returns whose."""
         async with self._engine.begin() as connection:
-            return (await connection.execute(_FORGET)).rowcount
+            found = await connection.execute(sql.NOTE_LATE, _columns(documents))
+            return [(row.job_id, row.doc_id) for row in found]
 
-    async def restore_lost(self) -> int:
-        """Let everything wait again whose message may be gone with a broker that keeps nothing.
+    async def ask_for_files(
+        self, ask: Publish, *, documents: Documents | None = None, older_seconds: float, limit: int = 200
+    ) -> int:
+        """Ask for files that documents wait for: each once, and again when there was no answer for so long.
 
-        That is: gates and joins that were released for documents still under way, and pages that are not in the
-        ledger, that asked for a next page which never came, or that have documents under way which wait nowhere, or
-        only for a branch that is gone too. Doing work again that was done has no effect.
+        ``ask`` is given one waiting document of each file. Returns how many files were asked for.
+        """
+        values: dict[str, Any] = {"older_seconds": older_seconds, "limit": limit}
+        if documents is not None:
+            values |= _columns(documents)
+        async with self._engine.begin() as connection:
+            statement = sql.UNASKED if documents is None else sql.UNASKED_OF
+            rows = (await connection.execute(statement, values)).all()
+            if rows:
+                await ask(rows)
+            return len(rows)
+
+    async def seconds_until_due(self) -> float | None:
+        """How long until the next deadline or retry; nothing is waiting for one: None. In the past: zero or less."""
+        async with self._engine.connect() as connection:
+            found = await connection.scalar(sql.NEXT_DUE)
+            return None if found is None else float(found)
+
+    async def forget_finished(self, *, keep_failed_seconds: float = 0.0) -> int:
+        """Remove the waits of jobs that have ended, and signals that nobody came for.
+
+        What ended without its condition or its other branches can still be resumed: it is kept for a while.
         """
         async with self._engine.begin() as connection:
-            gates = (await connection.execute(_RESTORE_DOCUMENTS)).rowcount
-            pages = (await connection.execute(_RESTORE_PAGES)).rowcount
-            return gates + pages
+            await connection.execute(sql.FORGET_SIGNALS)
+            return (await connection.execute(sql.FORGET, {"keep_seconds": keep_failed_seconds})).rowcount
+
+    async def _insert(self, connection: AsyncConnection, waits: Sequence[Wait]) -> None:
+        columns = {name: [getattr(wait, name) for wait in waits] for name in Wait.__slots__ if name != "redrive"}
+        await connection.execute(sql.PARK, columns)
+        gated = {(wait.job_id, wait.doc_id, wait.tenant_id) for wait in waits if wait.kind is WaitKind.GATE}
+        if gated:
+            jobs, docs, tenants = zip(*sorted(gated), strict=True)
+            values = {"jobs": list(jobs), "docs": list(docs), "tenants": list(tenants)}
+            await connection.execute(sql.CLAIM_SIGNALS, values)
+        redriven = {(wait.job_id, wait.doc_id) for wait in waits if wait.kind is WaitKind.JOIN and wait.redrive}
+        if redriven:
+            await connection.execute(sql.REVIVE_JOINS, _columns(redriven))
 
     async def _release(
-        self, connection: AsyncConnection, rows: Sequence[Row[tuple[object, ...]]], publish: Publish, reason: str
+        self,
+        statement: TextClause,
+        publish: Publish,
+        reason: str,
+        documents: Documents | None,
+        rooms: Rooms | None,
+        limit: int,
     ) -> int:
-        if not rows:
-            return 0
-        await publish(rows)
-        await connection.execute(_MARK, {"ids": [row.wait_id for row in rows], "reason": reason})
-        return len(rows)
+        values: dict[str, Any] = {"limit": limit}
+        if documents is not None:
+            if not documents:
+                return 0
+            values |= _columns(documents)
+        if ":topics" in statement.text:
+            values |= {"topics": list(rooms or {}), "rooms": list((rooms or {}).values())}
+        async with self._engine.begin() as connection:
+            rows = (await connection.execute(statement, values)).all()
+            return await _release(connection, rows, publish, reason)
 
 
-_PARK = text("""
-INSERT INTO waits (wait_id, kind, tenant_id, job_id, doc_id, stage, page, arrived_from, needed, request, origin,
-                   ledger_field, equals, due_at)
-SELECT wait_id, kind, tenant_id, job_id, doc_id, stage, page, arrived_from, needed, request, origin,
-       ledger_field, CAST(equals AS jsonb), now() + timeout_seconds * interval '1 second'
-FROM unnest(CAST(:wait_id AS text[]), CAST(:kind AS text[]), CAST(:tenant_id AS text[]), CAST(:job_id AS text[]),
-            CAST(:doc_id AS text[]), CAST(:stage AS text[]), CAST(:page AS bigint[]), CAST(:arrived_from AS text[]),
-            CAST(:needed AS int[]), CAST(:request AS text[]), CAST(:origin AS text[]), CAST(:ledger_field AS text[]),
-            CAST(:equals AS text[]), CAST(:timeout_seconds AS double precision[]))
-  AS new (wait_id, kind, tenant_id, job_id, doc_id, stage, page, arrived_from, needed, request, origin,
-          ledger_field, equals, timeout_seconds)
-ORDER BY wait_id
-ON CONFLICT (wait_id) DO NOTHING""")
+async def _release(
+    connection: AsyncConnection, rows: Sequence[Row[tuple[object, ...]]], publish: Publish, reason: str
+) -> int:
+    if not rows:
+        return 0
+    left = await publish(rows) or {}
+    released = [row.wait_id for row in rows if row.wait_id not in left]
+    await connection.execute(sql.MARK, {"ids": released, "reason": reason})
+    if left:
+        await connection.execute(sql.LEAVE, {"ids": list(left), "reasons": list(left.values())})
+    return len(released)
 
-_DUE_PAGES = text("""
-WITH under_way AS (
-  SELECT tenant_id, sum(documents - completed - skipped - failed - rejected) AS documents
-  FROM jobs WHERE state IN ('admitted', 'running') GROUP BY tenant_id
-), handed_out AS (
-  SELECT w.tenant_id, sum(w.needed) AS documents
-  FROM waits w LEFT JOIN pages p ON p.job_id = w.job_id AND p.number = w.page
-  WHERE w.kind = 'page' AND w.state = 'released' AND p.job_id IS NULL GROUP BY w.tenant_id
-), in_line AS (
-  SELECT wait_id, row_number() OVER (PARTITION BY tenant_id ORDER BY arrived_at, wait_id) AS place
-  FROM waits WHERE kind = 'page' AND state = 'waiting'
-)
-SELECT w.* FROM waits w JOIN in_line l USING (wait_id)
-LEFT JOIN under_way u USING (tenant_id) LEFT JOIN handed_out h USING (tenant_id)
-WHERE coalesce(u.documents, 0) + coalesce(h.documents, 0) + (l.place - 1) * w.needed < :bound
-ORDER BY l.place, w.arrived_at, w.wait_id
-LIMIT :limit FOR UPDATE OF w SKIP LOCKED""")
 
-# The fields of a document that a gate may wait for, beside the retries of a stage.
-GATE_COLUMNS = (
-    "pdf_ir_ready",
-    "pdf_ir_failed",
-    "pdf_downloaded",
-    "post_pdf_started",
-    "current_stage",
-    "pipeline_name",
-    "pipeline_version",
-)
-_CASES = "\n      ".join(f"WHEN '{name}' THEN to_jsonb(d.{name})" for name in GATE_COLUMNS)
-
-# What is looked through is narrow: only rows that are due are fetched whole.
-_DUE_GATES = text(f"""
-SELECT w.* FROM waits w
-WHERE w.state = 'waiting' AND w.wait_id IN (
-  SELECT n.wait_id FROM waits n JOIN documents d ON d.job_id = n.job_id AND d.doc_id = n.doc_id
-  WHERE n.kind = 'gate' AND n.state = 'waiting'
-    AND n.equals = CASE n.ledger_field
-      {_CASES}
-      ELSE d.retry_count_per_stage -> substr(n.ledger_field, length('retry_count_per_stage.') + 1)
-    END)
-ORDER BY w.arrived_at LIMIT :limit FOR UPDATE OF w SKIP LOCKED""")  # noqa: S608  constants
-
-_EXPIRED_GATES = text("""
-SELECT w.* FROM waits w WHERE w.kind = 'gate' AND w.state = 'waiting' AND w.due_at <= now()
-ORDER BY w.due_at LIMIT :limit FOR UPDATE OF w SKIP LOCKED""")
-
-_COMPLETE_JOINS = text("""
-SELECT w.* FROM waits w
-WHERE w.kind = 'join' AND w.state = 'waiting' AND (w.job_id, w.doc_id, w.stage) IN (
-  SELECT job_id, doc_id, stage FROM waits WHERE kind = 'join' AND state = 'waiting'
-  GROUP BY job_id, doc_id, stage HAVING count(*) >= max(needed) ORDER BY max(arrived_at) LIMIT :limit)
-ORDER BY w.job_id, w.doc_id, w.stage, w.arrived_from FOR UPDATE OF w""")
-
-_MARK = text("""
-UPDATE waits SET state = 'released', released_at = now(), reason = :reason
-WHERE wait_id = ANY (CAST(:ids AS text[]))""")
-
-_FORGET = text("""
-DELETE FROM waits w USING jobs j
-WHERE j.job_id = w.job_id AND j.state IN ('completed', 'completed_with_failures', 'rejected')""")
-
-_RESTORE_DOCUMENTS = text("""
-UPDATE waits w SET state = 'waiting', released_at = NULL, reason = 'restored'
-FROM documents d
-WHERE d.job_id = w.job_id AND d.doc_id = w.doc_id AND d.state = 'in_flight'
-  AND w.kind IN ('gate', 'join') AND w.state = 'released'""")
-
-_RESTORE_PAGES = text("""
-UPDATE waits w SET state = 'waiting', released_at = NULL, reason = 'restored'
-WHERE w.kind = 'page' AND w.state = 'released' AND (
-  NOT EXISTS (SELECT 1 FROM pages p WHERE p.job_id = w.job_id AND p.number = w.page)
-  OR EXISTS (
-    SELECT 1 FROM pages p
-    WHERE p.job_id = w.job_id AND p.number = w.page AND p.is_done AND NOT p.is_last
-      AND NOT EXISTS (SELECT 1 FROM pages q WHERE q.job_id = w.job_id AND q.number = w.page + 1)
-      AND NOT EXISTS (
-        SELECT 1 FROM waits v WHERE v.job_id = w.job_id AND v.kind = 'page' AND v.page = w.page + 1))
-  OR EXISTS (
-    SELECT 1 FROM documents d
-    WHERE d.job_id = w.job_id AND d.page_number = w.page AND d.state = 'in_flight'
-      AND NOT EXISTS (
-        SELECT 1 FROM waits v
-        WHERE v.job_id = d.job_id AND v.doc_id = d.doc_id AND v.state = 'waiting'
-        GROUP BY v.kind, v.stage HAVING v.kind = 'gate' OR count(*) >= max(v.needed))))""")
+def _columns(documents: Documents) -> dict[str, list[str]]:
+    ordered = sorted(documents)
+    return {"jobs": [job for job, _ in ordered], "docs": [doc for _, doc in ordered]}

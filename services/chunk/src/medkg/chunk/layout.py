@@ -1,8 +1,8 @@
 """A section as one readable text, with the way back from every character to the block it came from."""
 
 from bisect import bisect_right
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 from medkg.contracts.document import Block, BlockKind, Section, TextSpan
 from medkg.haystack.packing import Range, Unit
@@ -55,6 +55,36 @@ def lay_out(section: Section) -> SectionText:
         length += len(parts[-1])
     laid.content = "".join(parts)
     return laid
+
+
+def every_sentences(count: int) -> Callable[[Sequence[Unit]], list[Unit]]:
+    """Marks every ``count``-th sentence of a section as the beginning of a passage; rows and fields count as one."""
+
+    def arrange(units: Sequence[Unit]) -> list[Unit]:
+        return [replace(unit, starts_passage=True) if n % count == 0 else unit for n, unit in enumerate(units)]
+
+    return arrange
+
+
+def every_rows(count: int) -> Callable[[Sequence[Unit]], list[Unit]]:
+    """Marks every ``count``-th row below a table's header as the beginning of a passage, and what follows a table.
+
+    A row's passage repeats the header. Tables without a header stay as they are: nothing says what their rows are.
+    """
+
+    def arrange(units: Sequence[Unit]) -> list[Unit]:
+        tables = {unit.header[0] for unit in units if unit.header is not None}  # where their header rows begin
+        arranged: list[Unit] = []
+        header, rows = None, 0
+        for unit in units:
+            rows = rows + 1 if unit.header is not None and unit.header == header else 0
+            follows_table = unit.header is None and header is not None
+            starts = unit.start in tables or follows_table or (rows > 0 and rows % count == 0)
+            arranged.append(replace(unit, starts_passage=True) if starts else unit)
+            header = unit.header
+        return arranged
+
+    return arrange
 
 
 def _label(block: Block) -> str:

@@ -1,4 +1,6 @@
-"""Chunking by section: a document's sections become passages of bounded size that lead back to their blocks."""
+"""Chunking: a document's sections become passages of bounded size that lead back to their blocks."""
+
+from collections.abc import Callable, Sequence
 
 from haystack import Document as Text
 
@@ -7,22 +9,31 @@ from medkg.contracts.context import Metadata, StageContext
 from medkg.contracts.document import Block, Chunk, Document, Provenance, Section, SectionKind
 from medkg.contracts.errors import PayloadTooLargeError
 from medkg.contracts.ids import stable_id
-from medkg.haystack.splitter import PassageSplitter
+from medkg.haystack.packing import Unit
+from medkg.haystack.splitter import PassageSplitter, Splitter
 
 _MAX_FIELDS = 16
 _MAX_FIELD_CHARACTERS = 200  # metadata goes with every passage: longer values stay with the document
 
 
-class SectionChunker:
-    """Pure: the same document always gives the same chunks. Safe to call from several threads."""
+Arrange = Callable[[Sequence[Unit]], list[Unit]]  # says where passages must begin
+
+
+class Chunker:
+    """Pure: the same document always gives the same chunks. Safe to call from several threads.
+
+    ``splitter`` makes passages of one section's text; no passage crosses a section. ``arrange`` marks units that must
+    start one.
+    """
 
     def __init__(
-        self, max_tokens: int = 256, overlap_sentences: int = 1, include_back: bool = True, max_chunks: int = 20_000
+        self, splitter: Splitter, *, include_back: bool = True, max_chunks: int = 20_000, arrange: Arrange = list
     ) -> None:
         left_out = {SectionKind.TERMS, SectionKind.REFERENCES}
         self._left_out = left_out if include_back else left_out | {SectionKind.BACK}
-        self._splitter = PassageSplitter(max_tokens=max_tokens, overlap_sentences=overlap_sentences)
+        self._splitter = splitter
         self._max_chunks = max_chunks
+        self._arrange = arrange
 
     def execute(self, ctx: StageContext, document: Document) -> list[Chunk]:
         """The passages of every section that is running text, in reading order.
@@ -39,7 +50,8 @@ class SectionChunker:
 
     def _chunk_section(self, document: Document, section: Section, metadata: Metadata, chunks: list[Chunk]) -> None:
         laid = lay_out(section)
-        whole = Text(id=section.section_id, content=laid.content, meta={"units": laid.units})
+        meta = {"units": self._arrange(laid.units), "title": document.title}
+        whole = Text(id=section.section_id, content=laid.content, meta=meta)
         passages = self._splitter.run(documents=[whole])["documents"]
         if len(chunks) + len(passages) > self._max_chunks:
             raise PayloadTooLargeError(
@@ -65,6 +77,16 @@ class SectionChunker:
                     metadata=metadata,
                 )
             )
+
+
+class SectionChunker(Chunker):
+    """Sections as they are read, cut where they are over the bound."""
+
+    def __init__(
+        self, max_tokens: int = 256, overlap_sentences: int = 1, include_back: bool = True, max_chunks: int = 20_000
+    ) -> None:
+        splitter = PassageSplitter(max_tokens=max_tokens, overlap_sentences=overlap_sentences)
+        super().__init__(splitter, include_back=include_back, max_chunks=max_chunks)
 
 
 def _provenance(blocks: list[Block]) -> Provenance | None:

@@ -65,6 +65,15 @@ class Waiting(msgspec.Struct, frozen=True):
     detail: str | None = None
 
 
+class FailureCount(msgspec.Struct, frozen=True):
+    """Why documents failed or were rejected: how many for this code at this stage, and what to do about it."""
+
+    code: str
+    stage: str = ""
+    count: int = 0
+    remedy: str = ""
+
+
 class Job(msgspec.Struct, frozen=True):
     job_id: str
     state: str
@@ -78,6 +87,7 @@ class Job(msgspec.Struct, frozen=True):
     stages: tuple[StageCount, ...] = ()
     waiting: tuple[Waiting, ...] = ()
     faults: tuple[Fault, ...] = ()
+    failures: tuple[FailureCount, ...] = ()
 
     @property
     def is_finished(self) -> bool:
@@ -124,6 +134,23 @@ class DocumentList(msgspec.Struct, frozen=True):
     next: str | None = None
 
 
+class ScoreShare(msgspec.Struct, frozen=True):
+    """What one kind of search gave to a passage's score."""
+
+    leg: str
+    rank: int
+    score: float = 0.0
+    weight: float = 0.0
+    share: float = 0.0
+
+
+class NeighbourPassage(msgspec.Struct, frozen=True):
+    """A passage beside a hit in its document."""
+
+    ordinal: int = 0
+    text: str = ""
+
+
 class Hit(msgspec.Struct, frozen=True):
     """A passage that answers a search."""
 
@@ -135,13 +162,20 @@ class Hit(msgspec.Struct, frozen=True):
     source_id: str | None = ""
     section_path: tuple[str, ...] = ()
     legs: dict[str, int | None] = {}
+    explanation: tuple[ScoreShare, ...] = ()
+    rerank_score: float | None = None
+    neighbours: tuple[NeighbourPassage, ...] = ()
+    ordinal: int = 0
+    also: int = 0
 
 
 class SearchResult(msgspec.Struct, frozen=True):
-    """``legs_missing`` are the indexes that did not answer."""
+    """``legs_missing`` are the indexes that did not answer, ``missing`` says why. ``more``: a further page exists."""
 
     hits: tuple[Hit, ...] = ()
     legs_missing: tuple[str, ...] = ()
+    missing: dict[str, str] = {}
+    more: bool = False
     took_ms: float | None = None
 
 
@@ -214,6 +248,35 @@ class DeadLetterEntry(msgspec.Struct, frozen=True):
     worker: str | None = ""
     position: Position | None = None
     at: str | None = None
+    redrive: int | None = 0
+    worker_version: str | None = ""
+    state: str | None = "dead"
+    letter: Position | None = None
+    decided: "LetterDecided | None" = None
+
+
+class LetterDecided(msgspec.Struct, frozen=True):
+    """When a letter was redriven or dropped, by whom and why."""
+
+    at: str | None = None
+    by: str | None = ""
+    reason: str | None = ""
+
+
+class DeadMessage(msgspec.Struct, frozen=True):
+    """A message as it was; bytes in base64."""
+
+    id: str
+    value: str
+    key: str | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class LetterOutcome(msgspec.Struct, frozen=True):
+    id: str
+    state: str = ""
+    topic: str | None = ""
+    redrive: int | None = 0
 
 
 class DeadLetterList(msgspec.Struct, frozen=True):

@@ -10,7 +10,22 @@ import typer
 from rich.text import Text
 from typer.core import TyperGroup
 
-from medkg.cli import dead_letters, demo, graph, search, status, submit, topology, up, watch
+from medkg.cli import (
+    dead_letters,
+    demo,
+    evaluate,
+    gates,
+    graph,
+    index,
+    ledger,
+    search,
+    status,
+    submit,
+    topology,
+    up,
+    watch,
+    why,
+)
 from medkg.cli.exits import EXIT_CODES, CommandError, Exit, FleetUnreachable, UsageProblem
 from medkg.cli.job_view import fault_json, fault_text
 from medkg.cli.session import Session, SystemClock, open_console
@@ -111,12 +126,17 @@ app.command("demo", epilog=demo.EXAMPLES, rich_help_panel=_RUN)(demo.demo)
 app.command("submit", epilog=submit.EXAMPLES, rich_help_panel=_RUN)(submit.submit)
 app.command("search", epilog=search.EXAMPLES, rich_help_panel=_READ)(search.search)
 app.command("graph", epilog=graph.EXAMPLES, rich_help_panel=_READ)(graph.graph)
+app.command("evaluate", epilog=evaluate.EXAMPLES, rich_help_panel=_READ)(evaluate.evaluate)
 app.command("watch", epilog=watch.WATCH_EXAMPLES, rich_help_panel=_LOOK)(watch.watch)
 app.command("jobs", epilog=watch.JOBS_EXAMPLES, rich_help_panel=_LOOK)(watch.jobs)
 app.command("status", epilog=status.EXAMPLES, rich_help_panel=_LOOK)(status.status)
+app.command("why", epilog=why.EXAMPLES, rich_help_panel=_LOOK)(why.why)
+app.add_typer(gates.app, name="gates", rich_help_panel=_LOOK)
+app.add_typer(ledger.app, name="ledger", rich_help_panel=_LOOK)
 app.add_typer(dead_letters.app, name="dead-letters", rich_help_panel=_LOOK)
 app.command("rejections", epilog=dead_letters.REJECTIONS_EXAMPLES, rich_help_panel=_LOOK)(dead_letters.rejections)
 app.add_typer(topology.app, name="topology", rich_help_panel=_LOOK)
+app.add_typer(index.app, name="index", rich_help_panel=_LOOK)
 app.command("version", epilog=status.VERSION_EXAMPLES, rich_help_panel=_LOOK)(status.version)
 
 

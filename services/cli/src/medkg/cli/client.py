@@ -11,6 +11,7 @@ import msgspec
 
 from medkg.cli import answers
 from medkg.cli.exits import CommandError, FleetUnreachable, NotFound
+from medkg.cli.why_answers import GateDecision, WaitList, Why
 from medkg.contracts.ids import job_id_of
 
 EVENT_SOURCE = "medkg-gateway"  # the CloudEvents source of jobs that come by HTTP; part of the job's id
@@ -56,7 +57,7 @@ class GatewayClient:
                 return self._send("POST", "/v1/jobs", answers.Submitted, content=submission, headers=headers)
             except _NoAnswer as error:
                 if attempt == _SUBMIT_ATTEMPTS:
-                    job_id = job_id_of(EVENT_SOURCE, event_id)
+                    job_id = job_id_of(EVENT_SOURCE, f"{self._tenant_id}/{event_id}")  # as the gateway names it
                     error.hint = f"the job may have been submitted: see `medkg watch {job_id}`"
                     raise
         raise AssertionError("unreachable: the last attempt returns or raises")
@@ -81,17 +82,39 @@ class GatewayClient:
         path = f"/v1/jobs/{_segment(job_id)}/documents/{_segment(doc_id)}"
         return self._get(path, answers.JobDocument, tenant_id=self._tenant_id)
 
-    def search(self, query: str, tenant_id: str, limit: int = 10) -> Answer[answers.SearchResult]:
-        return self._get("/v1/search", answers.SearchResult, q=query, tenant_id=tenant_id, limit=limit)
+    def search(self, query: str, tenant_id: str, limit: int = 10, **asked: Any) -> Answer[answers.SearchResult]:
+        """Passages that answer; ``asked`` are the gateway's filters and wishes, by name, a list for several values."""
+        return self._get("/v1/search", answers.SearchResult, q=query, tenant_id=tenant_id, limit=limit, **asked)
 
     def graph(self, entity: str, tenant_id: str, limit: int = 50) -> Answer[answers.GraphResult]:
         return self._get("/v1/graph", answers.GraphResult, entity=entity, tenant_id=tenant_id, limit=limit)
 
-    def dead_letters(
-        self, job_id: str = "", stage: str = "", code: str = "", limit: int = 100
-    ) -> Answer[answers.DeadLetterList]:
-        query = {"tenant_id": self._tenant_id, "job_id": job_id, "stage": stage, "code": code}
-        return self._get("/v1/dead-letters", answers.DeadLetterList, limit=limit, **query)
+    def dead_letters(self, limit: int = 100, **asked: str | float) -> Answer[answers.DeadLetterList]:
+        """Dead letters, newest first; ``asked`` are the gateway's filters, by name."""
+        return self._get("/v1/dead-letters", answers.DeadLetterList, tenant_id=self._tenant_id, limit=limit, **asked)
+
+    def dead_message(self, letter_id: str) -> Answer[answers.DeadMessage]:
+        """The message of a dead letter as it was."""
+        return self._get("/v1/dead-letters/message", answers.DeadMessage, tenant_id=self._tenant_id, id=letter_id)
+
+    def decide(self, decision: str, letter_id: str, actor: str, reason: str) -> Answer[answers.LetterOutcome]:
+        """``redrive`` or ``drop`` a dead letter. What was decided before is an error with the code already_decided."""
+        body = {"id": letter_id, "actor": actor, "reason": reason}
+        path, query = f"/v1/dead-letters/{decision}", {"tenant_id": self._tenant_id}
+        return self._send("POST", path, answers.LetterOutcome, json=body, params=query)
+
+    def why(self, identity: str, job_id: str = "") -> Answer[Why]:
+        """Why a job or a document does not go on."""
+        return self._get(f"/v1/why/{_segment(identity)}", Why, tenant_id=self._tenant_id, job_id=job_id)
+
+    def gates(self, limit: int = 100, **asked: str | float) -> Answer[WaitList]:
+        """What waits; ``asked`` are the gateway's filters, by name."""
+        return self._get("/v1/gates", WaitList, tenant_id=self._tenant_id, limit=limit, **asked)
+
+    def decide_gates(self, body: dict[str, Any]) -> Answer[GateDecision]:
+        """Release, fail or extend waits by hand."""
+        query = {"tenant_id": self._tenant_id}
+        return self._send("POST", "/v1/gates/decisions", GateDecision, json=body, params=query)
 
     def rejections(self, limit: int = 100) -> Answer[answers.RejectionList]:
         return self._get("/v1/rejections", answers.RejectionList, tenant_id=self._tenant_id, limit=limit)
@@ -103,7 +126,7 @@ class GatewayClient:
     def status(self) -> Answer[answers.FleetStatus]:
         return self._get("/v1/status", answers.FleetStatus)
 
-    def _get(self, path: str, model: type[T], **query: str | int) -> Answer[T]:
+    def _get(self, path: str, model: type[T], **query: Any) -> Answer[T]:
         params = {name: value for name, value in query.items() if value != ""}
         return self._send("GET", path, model, params=params)
 

@@ -1,15 +1,29 @@
 """`medkg dead-letters` and `medkg rejections`: what could not be done, and what was not accepted."""
 
-from typing import Annotated
+import base64
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Group
 from rich.padding import Padding
 from rich.text import Text
 
-from medkg.cli.answers import DeadLetterEntry, Position, Rejection
-from medkg.cli.exits import NotFound
+from medkg.cli.answers import DeadLetterEntry, DeadMessage, Position, Rejection
+from medkg.cli.exits import UsageProblem
 from medkg.cli.job_view import fault_text
+from medkg.cli.letter_decisions import DROP_EXAMPLES, REDRIVE_EXAMPLES, drop, redrive
+from medkg.cli.letter_filters import (
+    PAGE,
+    CodeOption,
+    JobOption,
+    LetterFilter,
+    NewerOption,
+    OlderOption,
+    StageOption,
+    letter_of,
+)
 from medkg.cli.session import JsonFlag, Session, TenantFlag, session_of
 from medkg.cli.terminal import ago, clean, count, short, snippet
 from medkg.cli.watch import resolve_job
@@ -19,57 +33,76 @@ EXAMPLES = """\
   medkg dead-letters
   medkg dead-letters list --stage parse --code payload_malformed
   medkg dead-letters list --job 3f0c2a91 --json | jq '.dead_letters[].message'
-  medkg dead-letters show 42"""
+  medkg dead-letters show 'medkg.parse.v1/2/118~5be0c1d2' --save message.json
+  medkg dead-letters redrive --stage embed --dry-run"""
 REJECTIONS_EXAMPLES = """\
 [bold]Examples[/bold]
   medkg rejections
   medkg rejections --json | jq '.rejections[].faults'"""
 
 _REASON = 300  # characters of a message in the list
-_MOST = 1000  # dead letters among which one is looked up by its id
+_SHOWN_BYTES = 16_384  # of a message that is shown; --save writes all of it
 
-app = typer.Typer(help="List and explain what ended in the dead letters.", epilog=EXAMPLES, invoke_without_command=True)
+app = typer.Typer(
+    help="List and explain what ended in the dead letters; send it back or drop it.",
+    epilog=EXAMPLES,
+    invoke_without_command=True,
+)
+app.command("redrive", epilog=REDRIVE_EXAMPLES)(redrive)
+app.command("drop", epilog=DROP_EXAMPLES)(drop)
 
 
 @app.callback()
 def dead_letters(ctx: typer.Context, as_json: JsonFlag = False) -> None:
     if ctx.invoked_subcommand is None:
-        _list(session_of(ctx, as_json))
+        _list(session_of(ctx, as_json), LetterFilter(state="dead"))
 
 
 @app.command("list", epilog=EXAMPLES)
 def list_dead_letters(
     ctx: typer.Context,
-    job: Annotated[str, typer.Option("--job", metavar="JOB", help="Of this job, by the beginning of its id.")] = "",
-    stage: Annotated[str, typer.Option("--stage", metavar="NAME", help="Of this stage.")] = "",
-    code: Annotated[str, typer.Option("--code", metavar="CODE", help="With this error code.")] = "",
+    job: JobOption = "",
+    stage: StageOption = "",
+    code: CodeOption = "",
+    older_than: OlderOption = "",
+    newer_than: NewerOption = "",
+    state: Annotated[
+        Literal["dead", "redriven", "dropped", "any"], typer.Option("--state", help="What was decided about them.")
+    ] = "dead",
     tenant: TenantFlag = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=_MOST, help="At most so many, newest first.")] = 50,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=PAGE, help="At most so many, newest first.")] = 50,
     as_json: JsonFlag = False,
 ) -> None:
     """List dead letters: stage, code, document and reason."""
-    _list(session_of(ctx, as_json), job, stage, code, tenant, limit)
+    chosen = LetterFilter(job, stage, code, older_than, newer_than, "" if state == "any" else state)
+    _list(session_of(ctx, as_json), chosen, tenant, limit)
 
 
 @app.command("show", epilog=EXAMPLES)
 def show_dead_letter(
     ctx: typer.Context,
     dead_letter: Annotated[str, typer.Argument(metavar="ID", help="As `medkg dead-letters list` gives it.")],
+    message: Annotated[bool, typer.Option("--message", help="Show the message too, as it was.")] = False,
+    save: Annotated[
+        Path | None, typer.Option("--save", metavar="FILE", help="Write the bytes of the message to a new file.")
+    ] = None,
+    tenant: TenantFlag = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show one dead letter with its chain of causes and its place in Kafka."""
+    """Show one dead letter with its chain of causes, its place in Kafka, and what was decided about it."""
     session = session_of(ctx, as_json)
-    with session.client() as client:
-        answer = client.dead_letters(limit=_MOST)
-    listed = answer.value.dead_letters
-    number = next((number for number, letter in enumerate(listed) if str(letter.id) == dead_letter), None)
-    if number is None:
-        hint = f"the newest {_MOST:,} were looked through; see `medkg dead-letters list`"
-        raise NotFound(f"no dead letter {clean(dead_letter)!r}", hint=hint)
+    with session.client(tenant) as client:
+        letter, raw = letter_of(client, dead_letter)
+        kept = client.dead_message(dead_letter) if message or save is not None else None
     if as_json:
-        session.emit(answer.raw["dead_letters"][number])
+        session.emit({**raw, "as_it_was": kept.raw} if kept is not None and isinstance(raw, dict) else raw)
     else:
-        session.show(_card(listed[number], session))
+        session.show(_card(letter, session))
+        if kept is not None and message:
+            session.show(*_message(kept.value))
+    if kept is not None and save is not None:
+        written = _save(save, kept.value)
+        session.show(Text(f"{written:,} bytes written to {clean(save)}"))
 
 
 def rejections(
@@ -90,27 +123,44 @@ def rejections(
             session.show(_rejection(rejection, session))
 
 
-def _list(
-    session: Session,
-    job: str = "",
-    stage: str = "",
-    code: str = "",
-    tenant: str | None = None,
-    limit: int = 50,
-) -> None:
+def _list(session: Session, chosen: LetterFilter, tenant: str | None = None, limit: int = 50) -> None:
     with session.client(tenant) as client:
-        job_id = resolve_job(client, job, session.tenant(tenant)) if job else ""
-        answer = client.dead_letters(job_id, stage, code, limit)
+        if chosen.job_id:
+            chosen = replace(chosen, job_id=resolve_job(client, chosen.job_id, session.tenant(tenant)))
+        answer = client.dead_letters(limit, **chosen.query())
     if session.as_json:
         session.emit(answer.raw)
         return
     letters = answer.value.dead_letters
     if not letters:
-        session.show(Text("no dead letters" + (" that match" if job or stage or code else ""), "green"))
+        session.show(Text("no dead letters" + ("" if chosen.is_empty else " that match"), "green"))
         return
     for letter in letters:
         session.show(_entry(letter, session))
     session.show(Text(f"{count(len(letters), 'dead letter')}; one of them whole: medkg dead-letters show ID", "dim"))
+
+
+def _message(kept: DeadMessage) -> list[Text]:
+    """A message for people: headers, and the beginning of its value, whatever is in it."""
+    value = base64.b64decode(kept.value)
+    lines = [
+        Text.assemble((f"  {clean(name)} ", "dim"), clean(base64.b64decode(text).decode(errors="replace")))
+        for name, text in kept.headers
+    ]
+    shown = clean(value[:_SHOWN_BYTES].decode(errors="backslashreplace"), keep_lines=True)
+    lines.append(Text(shown))
+    if len(value) > _SHOWN_BYTES:
+        lines.append(Text(f"… {len(value) - _SHOWN_BYTES:,} more bytes: --save FILE", "dim"))
+    return lines
+
+
+def _save(path: Path, kept: DeadMessage) -> int:
+    value = base64.b64decode(kept.value)
+    try:
+        with path.open("xb") as file:
+            return file.write(value)
+    except OSError as error:
+        raise UsageProblem(f"writing {clean(path)}: {error.strerror}", hint="name a file that is not there") from error
 
 
 def _entry(letter: DeadLetterEntry, session: Session) -> Group:
@@ -129,11 +179,13 @@ def _card(letter: DeadLetterEntry, session: Session) -> Group:
         ("job", clean(letter.job_id)),
         ("document", clean(letter.doc_id)),
         ("tenant", clean(letter.tenant_id)),
-        ("attempt", clean(letter.attempt)),
+        ("attempt", clean(letter.attempt) + (f", redriven {letter.redrive} times before" if letter.redrive else "")),
         ("counted", clean(letter.disposition)),
-        ("worker", clean(letter.worker)),
+        ("worker", " ".join(filter(None, (clean(letter.worker), clean(letter.worker_version))))),
         ("message", _place(letter.position)),
+        ("letter", _place(letter.letter)),
         ("when", f"{clean(letter.at)} ({ago(letter.at, session.clock.now())})"),
+        (clean(letter.state), _decision(letter)),
     )
     return Group(
         head,
@@ -151,6 +203,14 @@ def _rejection(rejection: Rejection, session: Session) -> Group:
         head.append(f"  {_place(rejection.position)}", "dim")
     faults = [Padding(fault_text(fault), (0, 0, 0, 2)) for fault in rejection.faults]
     return Group(head, *faults)
+
+
+def _decision(letter: DeadLetterEntry) -> str:
+    decided = letter.decided
+    if decided is None:
+        return ""
+    by = f" by {clean(decided.by)}" if decided.by else ""
+    return f"{clean(decided.at)}{by}" + (f": {clean(decided.reason)}" if decided.reason else "")
 
 
 def _place(position: Position | None) -> str:

@@ -5,10 +5,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
+from types import FrameType, MappingProxyType
 
 from medkg.cli.exits import CommandError, TimedOut
 from medkg.cli.session import Clock
@@ -32,11 +32,16 @@ class Fleet:
 
 @contextlib.contextmanager
 def running_fleet(
-    data_dir: Path, files_root: Path, clock: Clock, command: Sequence[str] = (sys.executable, "-m", "medkg.cli", "up")
+    data_dir: Path,
+    files_root: Path,
+    clock: Clock,
+    command: Sequence[str] = (sys.executable, "-m", "medkg.cli", "up"),
+    environment: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Fleet]:
     """An embedded fleet on ``data_dir``, on a free port. Stopped at the end, whatever the end is.
 
-    It has a process group of its own, so that Ctrl-C reaches only us and it can drain in peace.
+    ``environment`` is put over our own. It has a process group of its own, so that Ctrl-C reaches only us and it can
+    drain in peace.
 
     Raises:
         CommandError: it ended before it was ready; the end of its log is in the message.
@@ -51,6 +56,7 @@ def running_fleet(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
+            env={**os.environ, **environment},
             start_new_session=True,
         )
         try:

@@ -9,7 +9,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from medkg.cli.answers import Counts, Job, JobDocument, Waiting
+from medkg.cli.answers import Counts, FailureCount, Job, JobDocument, Waiting
 from medkg.cli.progress import JobProgress, StageProgress, expected_documents
 from medkg.cli.terminal import clean, count, duration, parse_time, rate, short, snippet
 from medkg.contracts.messages import Fault
@@ -28,6 +28,7 @@ STATE_STYLES = {
 }
 _BAR = (6, 24)  # narrowest and widest
 _BESIDE_BAR = 76  # columns of everything else in the live table
+_REASONS = 5  # why documents failed: so many reasons are shown
 _WAITS = {
     "page": ("held page", "held pages"),
     "gate": ("document at a gate", "documents at a gate"),
@@ -56,6 +57,8 @@ def live_view(job: Job | None, progress: JobProgress, now: datetime, spinner: Sp
     if job.waiting:
         waits = (Text("waiting  ", "yellow").append_text(waiting_text(wait, now)) for wait in job.waiting)
         parts.append(Padding(Group(*waits), (1, 0, 0, 2)))
+    if job.failures:
+        parts.append(Padding(failures_text(job), (1, 0, 0, 2)))
     left = progress.seconds_left(job)
     if left is not None:
         parts.append(Padding(Text(f"about {duration(max(left, 1.0))} left", "dim"), (1, 0, 0, 2)))
@@ -72,7 +75,8 @@ def plain_line(job: Job | None, progress: JobProgress, now: datetime) -> str:
         parts.append(speed + (f", about {duration(max(left, 1.0))} left" if left is not None else ""))
     stages = " ".join(f"{clean(line.stage)} {line.done}" for line in progress.stages(job))
     waits = ", ".join(f"waiting: {waiting_text(wait, now).plain}" for wait in job.waiting)
-    return " | ".join(part for part in (*parts, stages, waits) if part)
+    reasons = ", ".join(f"{failure.count:,} {clean(failure.code)}" for failure in job.failures[:_REASONS])
+    return " | ".join(part for part in (*parts, stages, waits, reasons) if part)
 
 
 def summary(job: Job, troubled: list[JobDocument], now: datetime) -> RenderableType:
@@ -91,9 +95,26 @@ def summary(job: Job, troubled: list[JobDocument], now: datetime) -> RenderableT
         for line in JobProgress().stages(job):
             table.add_row(*_summary_row(line))
         parts.append(Padding(table, (1, 0, 0, 2)))
+    if job.failures:
+        parts.append(Padding(failures_text(job), (1, 0, 0, 2)))
     if troubled:
         parts.append(Padding(trouble_table(troubled, job), (1, 0, 0, 2)))
     return Group(*parts)
+
+
+def failures_text(job: Job) -> RenderableType:
+    """Why documents did not make it, the most frequent reason first: how many, the code, where, and what to do."""
+    lines = [line for failure in job.failures[:_REASONS] for line in _failure_lines(failure)]
+    if len(job.failures) > _REASONS:
+        lines.append(Text(f"and {len(job.failures) - _REASONS:,} more reasons", "dim"))
+    return Group(*lines)
+
+
+def _failure_lines(failure: FailureCount) -> list[RenderableType]:
+    head = Text.assemble((f"{failure.count:,} ", "bold red"), (clean(failure.code), "bold"))
+    if failure.stage:
+        head.append(f" at {clean(failure.stage)}", "dim")
+    return [head, Padding(Text(clean(failure.remedy)), (0, 0, 0, 2))] if failure.remedy else [head]
 
 
 def trouble_table(documents: list[JobDocument], job: Job) -> RenderableType:

@@ -13,6 +13,7 @@ from medkg.contracts.messages import encode
 
 MAX_PATHS = 10_000
 _NCT = re.compile(r"NCT\d{8}", re.ASCII)
+_BETWEEN_IDS = re.compile(r"\s+|,\s*(?=10\.|PMC|[0-9]+(?:,|\s|$))")  # a DOI may hold a comma itself
 _NAMED = 5  # missing paths named in the message
 _BEYOND = "name the folder, or quote a pattern so that the shell leaves it alone: 'DIR/**/*.json'"
 
@@ -53,6 +54,23 @@ def clinicaltrials_selection(ids: list[str], query: str, limit: int | None) -> d
             "which studies? `--source clinicaltrials` needs --ids NCT…,NCT… or --query TEXT, one of them"
         )
     selection: dict[str, Any] = {"ids": numbers} if numbers else {"query": query}
+    return selection if limit is None else selection | {"limit": limit}
+
+
+def record_selection(ids: list[str], query: str, limit: int | None) -> dict[str, Any]:
+    """Records of any other source: by identifier (comma-separated, each once), or by query. The door checks the rest.
+
+    Raises:
+        UsageProblem: neither is given.
+    """
+    given = list(dict.fromkeys(part for text in ids for part in _BETWEEN_IDS.split(text.strip()) if part))
+    if not given and not query:
+        raise UsageProblem("which records? give --ids or --query")
+    selection: dict[str, Any] = {}
+    if given:
+        selection["ids"] = [int(part) if part.isdecimal() and part.isascii() else part for part in given]
+    if query:
+        selection["query"] = query
     return selection if limit is None else selection | {"limit": limit}
 
 

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from medkg.cli.exits import Exit, UsageProblem
 from medkg.cli.publishing import publish
-from medkg.cli.selection import clinicaltrials_selection, files_selection, submission_of
+from medkg.cli.selection import clinicaltrials_selection, files_selection, record_selection, submission_of
 from medkg.cli.session import JsonFlag, Session, TenantFlag, session_of
 from medkg.cli.terminal import clean
 from medkg.cli.up import check_broker
@@ -22,6 +22,7 @@ EXAMPLES = """\
   medkg submit --source files 'trials/**/*.json' article.xml --pipeline auto
   medkg submit --source clinicaltrials --ids NCT01339377,NCT00004980 --wait
   medkg submit --source clinicaltrials --query 'herniated disc' --limit 50
+  medkg submit --source unpaywall --ids 10.1371/journal.pone.0000000
   medkg submit --source files samples/trials samples/articles --wait --timeout 60 --json | tail -n 1
   medkg submit --source files samples/trials samples/articles --kafka localhost:9092
 
@@ -37,12 +38,13 @@ def submit(
     ] = None,
     source: Annotated[str, typer.Option("--source", metavar="NAME", help=f"One of {', '.join(SELECTIONS)}.")] = "files",
     ids: Annotated[
-        list[str] | None, typer.Option("--ids", metavar="NCT…,NCT…", help="Studies by number.", show_default=False)
+        list[str] | None,
+        typer.Option("--ids", metavar="ID,ID…", help="Records by NCT or PMC number, DOI, CORE id.", show_default=False),
     ] = None,
     query: Annotated[
-        str, typer.Option("--query", metavar="TEXT", help="Studies by ClinicalTrials.gov's own query syntax.")
+        str, typer.Option("--query", metavar="TEXT", help="Records by the query syntax of the source itself.")
     ] = "",
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many studies.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many records.")] = None,
     pipeline: Annotated[
         str | None, typer.Option("--pipeline", metavar="NAME", help="Otherwise the source decides.")
     ] = None,
@@ -62,16 +64,17 @@ def submit(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Submit a job: files, or studies of ClinicalTrials.gov."""
+    """Submit a job: files, studies of ClinicalTrials.gov, or articles of a source that knows where their PDF is."""
     session = session_of(ctx, as_json)
     if timeout is not None and not wait:
         raise UsageProblem("--timeout says how long to wait: add --wait")
-    if source == "clinicaltrials":
+    if source in SELECTIONS and source != "files":
         if paths:
-            raise UsageProblem("--source clinicaltrials takes --ids or --query, no paths")
-        selection = clinicaltrials_selection(ids or [], query, limit)
+            raise UsageProblem(f"--source {source} takes --ids or --query, no paths")
+        select = clinicaltrials_selection if source == "clinicaltrials" else record_selection
+        selection = select(ids or [], query, limit)
     elif ids or query or limit is not None:
-        raise UsageProblem("--ids, --query and --limit need --source clinicaltrials")
+        raise UsageProblem("--ids, --query and --limit need --source clinicaltrials, unpaywall, core or pmc-fulltext")
     else:
         selection = files_selection(paths or [], working_dir=Path.cwd(), check=not no_check)
     data = submission_of(tenant_id=session.tenant(tenant), source=source, selection=selection, pipeline=pipeline)

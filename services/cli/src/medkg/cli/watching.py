@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
@@ -78,6 +79,7 @@ def account_of(job_id: str, job: Job | None) -> dict[str, Any]:
         "admitted_at": job.admitted_at,
         "finished_at": job.finished_at,
         "faults": [fault_json(fault) for fault in job.faults],
+        "failures": [msgspec.to_builtins(failure) for failure in job.failures],
     }
 
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -14,12 +14,24 @@ from medkg.contracts.stages import StageType
 from medkg.runtime.service import serve
 from medkg.runtime.settings import from_environment
 
+if TYPE_CHECKING:
+    from medkg.haystack.expansion import SparseExpander
+    from medkg.haystack.hashing import HashingEmbedder
+    from medkg.haystack.onnx import OnnxEmbedder
+
 
 class EmbedOptions(Options):
     """What every embedder can be told."""
 
     with_title: bool = Field(True, description="the model reads the document's title before the passage")
-    sparse: Literal["impacts", "none"] = Field("impacts", description="which sparse vectors go beside the dense ones")
+    sparse: Literal["impacts", "splade", "splade-cpu", "none"] = Field(
+        "impacts",
+        description="the term weights beside the vectors; `splade` needs a GPU or MEDKG_EMBED_SPLADE_BASE_URL, "
+        "`splade-cpu` runs the model of MEDKG_EMBED_SPLADE_FOLDER on the CPU",
+    )
+    splade_max_tokens: int = Field(256, ge=8, le=8192, description="longer texts are cut before their expansion")
+    splade_model: str = Field("", max_length=200, description="the SPLADE model's name at its server")
+    splade_revision: str = Field("", max_length=100, description="tells apart weights that are served under one name")
 
 
 class HashingOptions(EmbedOptions):
@@ -36,6 +48,7 @@ class OpenAIOptions(EmbedOptions):
     dimension: int = Field(ge=1, le=65_536)
     request_dimension: bool = Field(False, description="ask the server for this dimension (Matryoshka models)")
     batch_size: int = Field(64, ge=1, le=2048)
+    batch_tokens: int = Field(65_536, ge=64, description="most tokens in a request, at four characters each")
     max_characters: int = Field(32_000, ge=100, description="longer texts are cut, and counted as truncated")
     query_prefix: str = ""
     passage_prefix: str = ""
@@ -48,18 +61,17 @@ class OnnxOptions(EmbedOptions):
     pooling: Literal["mean", "cls"] = "mean"
     max_tokens: int = Field(256, ge=8, le=8192, description="longer texts are cut, and counted as truncated")
     batch_size: int = Field(1, ge=1, le=256)
+    revision: str = Field("", max_length=100, description="pins the model; other weights in the folder are refused")
     query_prefix: str = ""
     passage_prefix: str = ""
 
 
 @asynccontextmanager
 async def _open_hashing(options: HashingOptions, host: Host) -> AsyncIterator[object]:
-    from medkg.embed.stage import LocalEmbedding
     from medkg.haystack.hashing import HashingEmbedder
 
-    yield LocalEmbedding(
-        HashingEmbedder(options.dimension), with_title=options.with_title, with_impacts=options.sparse == "impacts"
-    )
+    async with _opened_local(HashingEmbedder(options.dimension), options) as stage:
+        yield stage
 
 
 @asynccontextmanager
@@ -67,12 +79,12 @@ async def _open_openai(options: OpenAIOptions, host: Host) -> AsyncIterator[obje
     import httpx
 
     from medkg.embed.settings import EmbedSettings
-    from medkg.embed.stage import RemoteEmbedding
+    from medkg.embed.stage import ExpandedEmbedding
     from medkg.haystack.openai import OpenAIEmbedder, OpenAISettings
 
     settings = from_environment(EmbedSettings)
     key = settings.openai_api_key.get_secret_value()
-    asked = OpenAISettings(**options.model_dump(exclude={"with_title", "sparse"}))
+    asked = OpenAISettings(**options.model_dump(exclude=set(EmbedOptions.model_fields)))
     async with httpx.AsyncClient(
         base_url=str(settings.openai_base_url),
         headers={"authorization": f"Bearer {key}"} if key else {},
@@ -80,13 +92,13 @@ async def _open_openai(options: OpenAIOptions, host: Host) -> AsyncIterator[obje
     ) as client:
         embedder = OpenAIEmbedder(client, asked)
         await embedder.check()
-        yield RemoteEmbedding(embedder, with_title=options.with_title, with_impacts=options.sparse == "impacts")
+        async with _expander(options) as expander:
+            yield ExpandedEmbedding(embedder, expander, with_title=options.with_title)
 
 
 @asynccontextmanager
 async def _open_onnx(options: OnnxOptions, host: Host) -> AsyncIterator[object]:
     from medkg.embed.settings import EmbedSettings
-    from medkg.embed.stage import LocalEmbedding
     from medkg.haystack.onnx import OnnxEmbedder, OnnxSettings, Pooling
 
     settings = from_environment(EmbedSettings)
@@ -104,15 +116,59 @@ async def _open_onnx(options: OnnxOptions, host: Host) -> AsyncIterator[object]:
         threads=settings.onnx_threads,
         query_prefix=options.query_prefix,
         passage_prefix=options.passage_prefix,
+        revision=options.revision,
     )
-    embedder = await asyncio.to_thread(OnnxEmbedder, asked)
-    yield LocalEmbedding(embedder, with_title=options.with_title, with_impacts=options.sparse == "impacts")
+    async with _opened_local(await asyncio.to_thread(OnnxEmbedder, asked), options) as stage:
+        yield stage
+
+
+@asynccontextmanager
+async def _opened_local(embedder: "HashingEmbedder | OnnxEmbedder", options: EmbedOptions) -> AsyncIterator[object]:
+    """A local model with impacts runs whole in one thread; with a SPLADE model the two take turns."""
+    from medkg.embed.stage import ExpandedEmbedding, LocalEmbedding
+
+    if options.sparse in ("impacts", "none"):
+        yield LocalEmbedding(embedder, with_title=options.with_title, with_impacts=options.sparse == "impacts")
+        return
+    async with _expander(options) as expander:
+        yield ExpandedEmbedding(embedder, expander, with_title=options.with_title)
+
+
+@asynccontextmanager
+async def _expander(options: EmbedOptions) -> "AsyncIterator[SparseExpander | None]":
+    """The expander that the options name. `splade` is a server's where one is set, else this process needs a GPU."""
+    from medkg.embed.settings import EmbedSettings
+    from medkg.haystack.expansion import ImpactsExpander
+    from medkg.haystack.splade import OnnxSplade, ServedSplade, SpladeSettings
+
+    if options.sparse in ("impacts", "none"):
+        yield ImpactsExpander() if options.sparse == "impacts" else None
+        return
+    settings = from_environment(EmbedSettings)
+    if options.sparse == "splade" and settings.splade_base_url is not None:
+        import httpx
+
+        timeout = settings.openai_timeout_seconds
+        async with httpx.AsyncClient(base_url=str(settings.splade_base_url), timeout=timeout) as client:
+            served = ServedSplade(client, options.splade_model, options.splade_revision)
+            await served.check()
+            yield served
+        return
+    if settings.splade_folder is None:
+        raise ConfigurationError(
+            f"opening `sparse: {options.sparse}`: no model; set MEDKG_EMBED_SPLADE_FOLDER to a folder with model.onnx "
+            "and tokenizer.json, or MEDKG_EMBED_SPLADE_BASE_URL to a model server"
+        )
+    asked = SpladeSettings(
+        settings.splade_folder, options.splade_max_tokens, settings.onnx_threads, on_gpu=options.sparse == "splade"
+    )
+    yield await asyncio.to_thread(OnnxSplade, asked)
 
 
 HASHING = StageImplementation(
     stage_type=StageType.EMBED,
     name="hashing",
-    version="1",
+    version="2",
     options=HashingOptions,
     open=_open_hashing,
     is_default=True,
@@ -120,12 +176,13 @@ HASHING = StageImplementation(
 OPENAI = StageImplementation(
     stage_type=StageType.EMBED,
     name="openai",
-    version="1",
+    version="2",
     options=OpenAIOptions,
     open=_open_openai,
     needs_gpu=True,
+    gpu_is_remote=True,
 )
-ONNX = StageImplementation(stage_type=StageType.EMBED, name="onnx", version="1", options=OnnxOptions, open=_open_onnx)
+ONNX = StageImplementation(stage_type=StageType.EMBED, name="onnx", version="2", options=OnnxOptions, open=_open_onnx)
 
 
 def main() -> None:

@@ -18,3 +18,5 @@ class EmbedSettings(BaseSettings):
     openai_timeout_seconds: float = Field(60.0, gt=0, le=600, description="for one request")
     onnx_folder: Path | None = Field(None, description="folder with model.onnx and tokenizer.json")
     onnx_threads: int = Field(2, ge=1, le=64, description="threads of the ONNX model")
+    splade_folder: Path | None = Field(None, description="folder with the SPLADE model.onnx and tokenizer.json")
+    splade_base_url: HttpUrl | None = Field(None, description="server of SPLADE weights (POST /embed_sparse)")

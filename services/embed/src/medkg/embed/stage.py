@@ -1,29 +1,16 @@
 """Embedding: passages with their dense vectors and sparse term weights."""
 
-import asyncio
 from collections.abc import Sequence
-from typing import Protocol
 
 from medkg.contracts.context import StageContext
 from medkg.contracts.document import Chunk, EmbeddingBatch, SparseVector
-from medkg.haystack.embedding import Embedded, TextEmbedder, TextKind
+from medkg.haystack.embedding import Embedded, LocalEmbedder, TextEmbedder, TextKind
+from medkg.haystack.expansion import ImpactsExpander, SparseExpander
 from medkg.haystack.impacts import IMPACTS, impacts
 
 
-class LocalEmbedder(Protocol):
-    """An embedder that computes in the calling thread."""
-
-    @property
-    def model(self) -> str: ...
-
-    @property
-    def dimension(self) -> int: ...
-
-    def vectors(self, texts: Sequence[str], kind: TextKind) -> Embedded: ...
-
-
 class LocalEmbedding:
-    """For an embedder of this process; runs in the worker's thread pool."""
+    """For an embedder of this process, and impacts or nothing beside it; runs in the worker's thread pool."""
 
     def __init__(self, embedder: LocalEmbedder, *, with_title: bool = True, with_impacts: bool = True) -> None:
         self._embedder = embedder
@@ -37,23 +24,32 @@ class LocalEmbedding:
             ContractError: the model gave a vector of the wrong size, of zeros, or with a value that is not finite.
         """
         embedded = self._embedder.vectors(_texts(chunks, self._with_title), TextKind.PASSAGE)
-        sparse = _sparse(chunks) if self._with_impacts else ()
-        return _batch(chunks, self._embedder.model, self._embedder.dimension, embedded, sparse)
+        sparse = [impacts(chunk.text, chunk.title) for chunk in chunks] if self._with_impacts else []
+        return _batch(chunks, self._embedder, embedded, sparse, IMPACTS if self._with_impacts else "")
 
 
-class RemoteEmbedding:
-    """For an embedder behind a network."""
+class ExpandedEmbedding:
+    """For embedders and expanders that may be behind a network."""
 
-    def __init__(self, embedder: TextEmbedder, *, with_title: bool = True, with_impacts: bool = True) -> None:
+    def __init__(self, embedder: TextEmbedder, expander: SparseExpander | None, *, with_title: bool = True) -> None:
         self._embedder = embedder
+        self._expander = expander
         self._with_title = with_title
-        self._with_impacts = with_impacts
 
     async def execute(self, ctx: StageContext, chunks: list[Chunk]) -> EmbeddingBatch:
-        """As :meth:`LocalEmbedding.execute`; also raises what :meth:`TextEmbedder.embed` raises."""
+        """As :meth:`LocalEmbedding.execute`; also raises what :meth:`TextEmbedder.embed` and the expander raise."""
         embedded = await self._embedder.embed(_texts(chunks, self._with_title), TextKind.PASSAGE)
-        sparse = await asyncio.to_thread(_sparse, chunks) if self._with_impacts else ()
-        return _batch(chunks, self._embedder.model, self._embedder.dimension, embedded, sparse)
+        if self._expander is None:
+            return _batch(chunks, self._embedder, embedded, [], "")
+        sparse = await self._expander.expand([chunk.text for chunk in chunks], [chunk.title for chunk in chunks])
+        return _batch(chunks, self._embedder, embedded, sparse, self._expander.model)
+
+
+class RemoteEmbedding(ExpandedEmbedding):
+    """For an embedder behind a network, and impacts or nothing beside it."""
+
+    def __init__(self, embedder: TextEmbedder, *, with_title: bool = True, with_impacts: bool = True) -> None:
+        super().__init__(embedder, ImpactsExpander() if with_impacts else None, with_title=with_title)
 
 
 def _texts(chunks: list[Chunk], with_title: bool) -> list[str]:
@@ -61,19 +57,19 @@ def _texts(chunks: list[Chunk], with_title: bool) -> list[str]:
     return [f"{chunk.title}\n{chunk.text}" if with_title and chunk.title else chunk.text for chunk in chunks]
 
 
-def _sparse(chunks: list[Chunk]) -> tuple[SparseVector, ...]:
-    return tuple(impacts(text) for text in _texts(chunks, True))
-
-
 def _batch(
-    chunks: list[Chunk], model: str, dimension: int, embedded: Embedded, sparse: tuple[SparseVector, ...]
+    chunks: list[Chunk],
+    embedder: LocalEmbedder | TextEmbedder,
+    embedded: Embedded,
+    sparse: Sequence[SparseVector],
+    sparse_model: str,
 ) -> EmbeddingBatch:
     return EmbeddingBatch(
         chunks=tuple(chunks),
-        model=model,
-        dimension=dimension,
+        model=embedder.model,
+        dimension=embedder.dimension,
         dense=embedded.vectors.astype("<f4", copy=False).tobytes(),
-        sparse=sparse,
+        sparse=tuple(sparse),
         truncated=embedded.truncated,
-        sparse_model=IMPACTS if sparse else "",
+        sparse_model=sparse_model if sparse else "",
     )

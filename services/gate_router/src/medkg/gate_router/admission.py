@@ -15,6 +15,7 @@ from medkg.contracts.messages import EventType, Fault, JobAdmitted, JobRejected,
 from medkg.contracts.topology import Topology
 from medkg.gate_router.door import Selections, Submitted, read_job_event, refused_id
 from medkg.gate_router.parking import page_wait
+from medkg.gate_router.pipelines import Pipelines
 from medkg.runtime.fan_out import first_page
 from medkg.runtime.records import Record
 from medkg.runtime.topologies import PinnedTopologies, TopologyLoader
@@ -29,10 +30,11 @@ class Admitter:
 
     waits: Waits
     loader: TopologyLoader
-    pinned: PinnedTopologies
+    pinned: Pipelines | PinnedTopologies
     page_documents: int
     clock: Callable[[], int] = lambda: time.time_ns() // 1_000
     selections: Selections = field(default_factory=lambda: SELECTIONS)
+    parked: Callable[[Sequence[Wait]], None] = lambda _: None
 
     async def admit(self, records: Sequence[Record]) -> list[Message]:
         """What is to be said about these job events. The admitted ones wait for room when this returns.
@@ -65,6 +67,7 @@ class Admitter:
             held.setdefault(wait.wait_id, wait)
             messages.append(_announcement(one.event, admission, one.submission, topology))
         await self.waits.park(list(held.values()))
+        self.parked(list(held.values()))
         return messages
 
     def _resolve(self, event: Submitted) -> tuple[Topology | None, tuple[Fault, ...]]:

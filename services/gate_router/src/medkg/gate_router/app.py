@@ -3,20 +3,28 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 from medkg.contracts import topics
 from medkg.contracts.cloudevents import Message
 from medkg.gate_router.admission import SOURCE, Admitter
+from medkg.gate_router.files import Files
 from medkg.gate_router.parking import Parker
+from medkg.gate_router.pipelines import Pipelines
 from medkg.gate_router.release import Releaser
+from medkg.gate_router.rooms import Rooms
 from medkg.gate_router.settings import RouterSettings
+from medkg.runtime.artefacts import Artefacts
+from medkg.runtime.broker import Groups
 from medkg.runtime.records import Record
 from medkg.runtime.service import HandleBatch, ServiceHost, batch_service, serve_services
 from medkg.runtime.settings import from_environment
 from medkg.runtime.sources import known_selections
-from medkg.storage.engine import migrate, open_engine
+from medkg.storage.engine import Engine, migrate, open_engine
 from medkg.storage.ledger import CHANNEL
+from medkg.storage.ledger_reader import LedgerReader
 from medkg.storage.notices import listen
+from medkg.storage.parsed_files import all_parsed
 from medkg.storage.transactions import translated
 from medkg.storage.waits import Waits
 
@@ -30,13 +38,11 @@ async def open_router(host: ServiceHost) -> AsyncIterator[HandleBatch]:
         stack.push_async_callback(engine.dispose)
         async with translated("starting the gate-router"):
             await migrate(engine)
-        waits = Waits(engine)
-        worker = host.settings.worker_id
-        admitter = Admitter(waits, host.topologies, host.pinned, settings.page_documents, selections=known_selections())
-        parker = Parker(waits, host.pinned, worker, SOURCE, settings.page_documents)
-        releaser = Releaser(waits, host.pinned, host.publisher, settings, worker, SOURCE)
+        groups = Groups(host.kafka)
+        stack.callback(groups.close)
+        admitter, parker, releaser = _parts(host, settings, engine, groups)
         releasing = asyncio.create_task(releaser.run(), name="releaser")
-        listening = asyncio.create_task(listen(engine, CHANNEL, releaser.wake), name="listener")
+        listening = asyncio.create_task(listen(engine, CHANNEL, releaser.heard), name="listener")
         stack.push_async_callback(_cancel, releasing, listening)
 
         async def handle(records: Sequence[Record]) -> list[Message]:
@@ -46,11 +52,39 @@ async def open_router(host: ServiceHost) -> AsyncIterator[HandleBatch]:
             jobs = [record for record in records if record.topic == topics.JOBS]
             arrivals = [record for record in records if record.topic == topics.GATE]
             async with translated("admitting and parking"):
-                messages = await admitter.admit(jobs) + await parker.park(arrivals)
-            releaser.wake()
-            return messages
+                return await admitter.admit(jobs) + await parker.park(arrivals)
 
         yield handle
+
+
+def _parts(
+    host: ServiceHost, settings: RouterSettings, engine: Engine, groups: Groups
+) -> tuple[Admitter, Parker, Releaser]:
+    """The parts of a router, put together."""
+    waits, worker = Waits(engine), host.settings.worker_id
+    pinned = Pipelines(host.pinned, LedgerReader(engine).topology)
+    files = Files(engine, Artefacts(host.blobs, host.settings.inline_bytes), SOURCE)
+    releaser = Releaser(
+        waits,
+        pinned,
+        host.publisher,
+        settings,
+        worker,
+        SOURCE,
+        rooms=Rooms(groups.lags, settings.topic_documents),
+        files=files,
+        parsed=partial(all_parsed, engine),
+    )
+    admitter = Admitter(
+        waits,
+        host.topologies,
+        pinned,
+        settings.page_documents,
+        selections=known_selections(),
+        parked=releaser.parked,
+    )
+    parker = Parker(waits, pinned, worker, SOURCE, settings.page_documents, files, releaser.parked)
+    return admitter, parker, releaser
 
 
 SERVICE = batch_service("gate-router", (topics.JOBS, topics.GATE), open_router)

@@ -1,14 +1,14 @@
-"""Releasing what waits: woken by the ledger and the router's own arrivals, and by a sweep that misses nothing."""
+"""Releasing what waits: told by the ledger and the router's own arrivals, by the clock, and by a thorough sweep."""
 
-import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from typing import Any
 
-from medkg.contracts.cloudevents import Message, read_envelope
+from medkg.contracts.cloudevents import Message
 from medkg.contracts.errors import (
     ContractError,
     GateConditionError,
@@ -17,19 +17,30 @@ from medkg.contracts.errors import (
     ResourceUnavailableError,
 )
 from medkg.contracts.messages import REQUEST_DECODER
-from medkg.contracts.routing import route_into
-from medkg.contracts.stages import StageType
-from medkg.contracts.topology import GateDefinition, OnTimeout, Topology
-from medkg.gate_router.parking import DECODE_ORIGIN
+from medkg.contracts.topology import Topology
+from medkg.gate_router.changes import Changed, Changes
+from medkg.gate_router.files import Files
+from medkg.gate_router.following import Following, Parsed, unread_too_long
+from medkg.gate_router.parking import DECODE_ORIGIN, Parker
+from medkg.gate_router.pipelines import Pipelines
+from medkg.gate_router.rooms import Rooms
 from medkg.gate_router.settings import RouterSettings
-from medkg.runtime.outcome import Done, Narrator, failure_of, request_message
-from medkg.runtime.records import Record
-from medkg.runtime.topologies import PinnedTopologies
+from medkg.runtime.pinned_topologies import PinnedTopologies, TopologyMissingError
 from medkg.runtime.worker import Delivers
+from medkg.storage.notices import Notice
 from medkg.storage.transactions import translated
-from medkg.storage.waits import Waits
+from medkg.storage.waits import Wait, Waits
 
 log = logging.getLogger(__name__)
+
+_BATCH = 500  # documents released in one transaction
+_SMALLEST_BATCH = 50  # pages handed out at once
+_FULL_SECONDS = 0.25  # how soon is looked again for room in a topic that was full
+_SOONEST_SECONDS = 0.02
+_AGAIN_SECONDS = 1.0  # after the database or the broker did not answer
+_MOST_OF_THE_TIME = 50  # a sweep that takes a second is followed by 50 s without one: 2 % of the time at most
+
+Left = dict[str, str]  # rows that wait on: id -> why
 
 
 @dataclass(slots=True)
@@ -37,127 +48,243 @@ class Releaser:
     """Publishes what no longer has to wait. Any number of routers may run one."""
 
     waits: Waits
-    pinned: PinnedTopologies
+    pinned: Pipelines | PinnedTopologies
     publisher: Delivers
     settings: RouterSettings
     worker: str
     source: str
-    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    rooms: Rooms = field(default_factory=lambda: Rooms(None, 0))
+    files: Files | None = None
+    parsed: Callable[[Sequence[tuple[str, str]]], Awaitable[Parsed]] | None = None
+    changes: Changes = field(default_factory=Changes)
+    _is_full: bool = False
 
     def wake(self) -> None:
         """Something has changed that may release something."""
-        self._wake.set()
+        self.changes.look_everywhere()
+
+    def heard(self, notice: Notice) -> None:
+        """The ledger says what has changed."""
+        self.changes.heard(notice)
+
+    def parked(self, waits: Sequence[Wait]) -> None:
+        """These wait from now on: some may be released at once."""
+        self.changes.parked(waits)
 
     async def run(self) -> None:
         """Release until cancelled. A database or broker that does not answer is waited for."""
         forgotten_at = time.monotonic()
+        next_sweep = time.monotonic()
         while True:
-            self._wake.clear()
+            pause, changed = min(_AGAIN_SECONDS, self.settings.sweep_seconds), self.changes.take()
             try:
                 async with translated("releasing"):
-                    while await self.release_once():
-                        pass
+                    if changed.everything or time.monotonic() >= next_sweep:
+                        begun = time.monotonic()
+                        while await self.release_once() >= _SMALLEST_BATCH:
+                            pass  # a batch was full, so there may be more
+                        if self._is_full:
+                            self.changes.look_again(Changed(everything=True))
+                        took = time.monotonic() - begun
+                        next_sweep = time.monotonic() + max(self.settings.sweep_seconds, took * _MOST_OF_THE_TIME)
+                    await self._react(changed)
                     if time.monotonic() - forgotten_at > self.settings.forget_seconds:
                         forgotten_at = time.monotonic()
-                        await self.waits.forget_finished()
+                        await self.waits.forget_finished(keep_failed_seconds=self.settings.keep_failed_seconds)
+                    pause = await self._pause(next_sweep)
             except ResourceUnavailableError as error:
-                log.warning("%s; looking again in %s s", error.message, self.settings.sweep_seconds)
-            try:
-                async with asyncio.timeout(self.settings.sweep_seconds):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
+                log.warning("%s; looking again in %s s", error.message, pause)
+                self.changes.look_again(changed)
+            await self.changes.wait(pause)
 
     async def release_once(self) -> int:
         """Release what is due now, up to a bounded number of each kind. Returns how many waits ended."""
-        pages = await self.waits.release_pages(self._publish_pages, tenant_bound=self.settings.tenant_documents)
-        gates = await self.waits.release_gates(self._publish_gates)
-        expired = await self.waits.release_expired(self._publish_expired)
-        joins = await self.waits.release_joins(self._publish_joins)
-        return pages + gates + expired + joins
+        counts = [
+            await self._release_pages(),
+            await self.waits.release_decided(self._publish_decided),
+            await self._release_gates(None),
+            await self._release_due(),
+            await self.waits.release_joins(self._publish_joins),
+            await self.waits.end_failed_joins(),
+            await self.waits.read_unread(self._read_unread),
+        ]
+        await self._ask(None)
+        return sum(counts)
 
-    async def _publish_pages(self, rows: Sequence[Any]) -> None:
-        outcomes = []
+    async def _react(self, changed: Changed) -> None:
+        """Look at what is known to have changed, and at what is due by the clock."""
+        documents = changed.documents
+        if changed.pages or changed.jobs_ended:
+            while await self._release_pages():
+                pass
+        if documents:
+            await self.waits.release_decided(self._publish_decided)
+            while await self._release_gates(documents):
+                pass
+            if self._is_full:
+                self.changes.look_again(changed)
+            while await self.waits.release_joins(self._publish_joins, documents=documents):
+                pass
+        if changed.signalled and (late := await self.waits.note_late_signals(changed.signalled)):
+            log.info("signals came after the deadline of %d documents; `medkg gates list --late`", len(late))
+        if changed.arrived:
+            await self._ask(changed.arrived)
+        if changed.jobs_ended:
+            await self.waits.end_failed_joins()
+        while await self._release_due():
+            pass
+
+    async def _pause(self, next_sweep: float) -> float:
+        """Until the next sweep, or the next deadline or retry."""
+        pause = next_sweep - time.monotonic()
+        due = await self.waits.seconds_until_due()
+        if due is not None:
+            pause = min(pause, due)
+        if self._is_full:
+            return max(min(pause, _FULL_SECONDS), _FULL_SECONDS)
+        return max(pause, _SOONEST_SECONDS)
+
+    async def _release_pages(self) -> int:
+        bounds = {"tenant_bound": self.settings.tenant_documents, "tenant_parked": self.settings.tenant_parked}
+        return await self.waits.release_pages(self._publish_pages, **bounds)
+
+    async def _release_gates(self, documents: set[tuple[str, str]] | None) -> int:
+        rooms = await self.rooms.left()
+        count = await self.waits.release_gates(self._publish_gates, documents=documents, rooms=rooms, limit=_BATCH)
+        self._note_full(rooms)
+        return count
+
+    async def _release_due(self) -> int:
+        rooms = await self.rooms.left()
+        expired = await self.waits.release_expired(self._publish_expired, rooms=rooms, limit=_BATCH)
+        retries = await self.waits.release_retries(self._publish_retries, rooms=rooms, limit=_BATCH)
+        self._note_full(rooms)
+        return expired + retries
+
+    def _note_full(self, rooms: Mapping[str, int] | None) -> None:
+        """Whether a topic took all that it may take: then more may be due than was released."""
+        self._is_full = rooms is not None and self.rooms.is_any_full
+
+    async def _ask(self, documents: set[tuple[str, str]] | None) -> None:
+        if self.files is None:
+            return
+        ask, older = partial(self._publish_questions, self.files), self.settings.ask_again_seconds
+        while await self.waits.ask_for_files(ask, documents=documents, older_seconds=older):
+            pass
+
+    # What is published for rows that are locked. Each answers with those that wait on.
+
+    async def _publish_pages(self, rows: Sequence[Any]) -> Left:
+        following = self._following
+        return await self._publish([([row], following.page(row)) for row in rows])
+
+    async def _publish_retries(self, rows: Sequence[Any]) -> Left:
+        following = self._following
+        return await self._publish([([row], following.retry(row)) for row in rows])
+
+    async def _publish_gates(self, rows: Sequence[Any]) -> Left:
+        following, parsed = self._following, await self._parsed_of(rows)
+
+        def decide(group: Sequence[Any], topology: Topology) -> list[Message]:
+            end = following.passed if group[0].verdict == "passed" else following.unparsed
+            return end(group[0], topology, parsed)
+
+        return await self._publish_each([[row] for row in rows], decide)
+
+    async def _publish_expired(self, rows: Sequence[Any]) -> Left:
+        following = self._following
+        unread = [([row], following.failed(row, unread_too_long(row))) for row in rows if row.kind == "unread"]
+        left = await self._publish(unread)
+        gates = [[row] for row in rows if row.kind != "unread"]
+        return left | await self._publish_each(gates, lambda group, topology: following.expired(group[0], topology))
+
+    async def _publish_joins(self, rows: Sequence[Any]) -> Left:
+        return await self._publish_each(_grouped(rows), self._following.joined)
+
+    async def _publish_decided(self, rows: Sequence[Any]) -> Left:
+        following, parsed = self._following, await self._parsed_of(rows)
+        return await self._publish_each(
+            _grouped(rows), lambda group, topology: following.by_hand(group, topology, parsed)
+        )
+
+    async def _publish_questions(self, files: Files, rows: Sequence[Any]) -> Left:
+        messages = []
+        for row in rows:
+            try:
+                messages.append(await files.question(row))
+            except ContractError as error:  # it cannot be asked for: its gate runs out of patience, and says so
+                log.warning("%s", error.message, extra={"job_id": row.job_id, "doc_id": row.doc_id})
+        if refused := await self.publisher.publish(messages):
+            log.error("asking for parsed files: Kafka refuses %d: %s", len(refused), next(iter(refused.values())))
+        return {}
+
+    async def _read_unread(self, rows: Sequence[Any]) -> Left:
+        """Arrivals whose pipeline was unknown become what they wait for; the others wait on."""
+        left: Left = {}
+        parker = Parker(self.waits, self.pinned, self.worker, self.source, self.settings.page_documents, self.files)
         for row in rows:
             request = REQUEST_DECODER.decode(row.request)
-            outcomes.append((row, [request_message(StageType.INGEST.topic, request, self.source)]))
-        await self._publish(outcomes)
+            try:
+                wait = await parker.wait_of(request, DECODE_ORIGIN(row.origin))
+            except TopologyMissingError as error:
+                left[row.wait_id] = error.message
+            except (PipelineConfigError, ContractError) as error:
+                left |= await self._publish([([row], self._following.failed(row, error))])
+            else:
+                if self.files is not None:
+                    await self.files.note([wait])
+                await self.waits.park([wait])
+                self.changes.parked([wait])
+        return left
 
-    async def _publish_gates(self, rows: Sequence[Any]) -> None:
-        await self._publish([(row, await self._or_failure(row, self._passed(row))) for row in rows])
+    async def _publish_each(
+        self, groups: Sequence[Sequence[Any]], decide: Callable[[Sequence[Any], Topology], list[Message]]
+    ) -> Left:
+        """Publish what is decided about each group of rows. A group whose pipeline is nowhere waits on, alone."""
+        outcomes: list[tuple[Sequence[Any], list[Message]]] = []
+        left: Left = {}
+        for group in groups:
+            try:
+                topology = await self.pinned.get(REQUEST_DECODER.decode(group[0].request).pipeline.digest)
+                outcomes.append((group, decide(group, topology)))
+            except TopologyMissingError as error:
+                left |= {row.wait_id: error.message for row in group}
+            except (ContractError, PipelineConfigError, GateConditionError) as error:
+                outcomes.append((group, self._following.failed(group[0], error)))
+        return left | await self._publish(outcomes)
 
-    async def _publish_expired(self, rows: Sequence[Any]) -> None:
-        await self._publish([(row, await self._or_failure(row, self._expired(row))) for row in rows])
-
-    async def _publish_joins(self, rows: Sequence[Any]) -> None:
-        groups = [list(group) for _, group in groupby(rows, key=lambda row: (row.job_id, row.doc_id, row.stage))]
-        await self._publish([(group[0], await self._or_failure(group[0], self._joined(group))) for group in groups])
-
-    async def _publish(self, outcomes: Sequence[tuple[Any, list[Message]]]) -> None:
-        """Publish what follows each row; what Kafka refuses for good becomes a dead letter of its row."""
-        refused = await self.publisher.publish([item for _, messages in outcomes for item in messages])
+    async def _publish(self, outcomes: Sequence[tuple[Sequence[Any], list[Message]]]) -> Left:
+        """Publish what follows each group; what Kafka refuses for good becomes a dead letter of its first row."""
+        messages = [item for _, following in outcomes for item in following]
+        if not messages:
+            return {}
+        refused = await self.publisher.publish(messages)
         letters: list[Message] = []
         index = 0
-        for row, messages in outcomes:
-            reasons = [refused[at] for at in range(index, index + len(messages)) if at in refused]
-            index += len(messages)
+        for group, following in outcomes:
+            reasons = [refused[at] for at in range(index, index + len(following)) if at in refused]
+            index += len(following)
             if reasons:
-                letters += self._failed(row, ContractError(f"releasing {row.stage!r}: Kafka refuses it: {reasons[0]}"))
+                letters += self._refused(group[0], reasons[0])
+            for item in following:
+                self.rooms.take(item.topic)
         if letters and (still := await self.publisher.publish(letters)):
             raise ResourceUnavailableError(f"publishing dead letters: Kafka refuses them: {next(iter(still.values()))}")
+        return {}
 
-    async def _or_failure(self, row: Any, following: Awaitable[list[Message]]) -> list[Message]:
-        """What follows a row; its failure where its topology is not what it was when the row was parked."""
-        try:
-            return await following
-        except (ContractError, PipelineConfigError) as error:
-            return self._failed(row, error)
+    def _refused(self, row: Any, reason: str) -> list[Message]:
+        error: MedkgError = ContractError(f"releasing {row.stage!r}: Kafka refuses it: {reason}")
+        return self._following.failed(row, error)
 
-    async def _passed(self, row: Any) -> list[Message]:
-        narrator = self._narrator(row)
-        return narrator.completed(await self._topology(narrator), Done(reused=True))
+    async def _parsed_of(self, rows: Sequence[Any]) -> Parsed:
+        files = [(row.tenant_id, row.file_sha256) for row in rows if row.file_sha256]
+        return await self.parsed(files) if files and self.parsed is not None else {}
 
-    async def _expired(self, row: Any) -> list[Message]:
-        narrator = self._narrator(row)
-        topology = await self._topology(narrator)
-        gate = topology.by_name.get(row.stage)
-        if isinstance(gate, GateDefinition) and gate.on_timeout is OnTimeout.RELEASE:
-            return narrator.completed(topology, Done(reused=True))
-        if isinstance(gate, GateDefinition) and gate.on_timeout is OnTimeout.SKIP:
-            return narrator.ended(topology)
-        return self._failed(row, _too_late(row))
-
-    async def _joined(self, rows: list[Any]) -> list[Message]:
-        """One request with the outputs of all branches; branches are merged in the order of their names."""
-        branches = [REQUEST_DECODER.decode(row.request) for row in rows]
-        artefacts = {kind: artefact for branch in branches for kind, artefact in branch.artefacts.items()}
-        metadata = {name: value for branch in branches for name, value in branch.metadata.items()}
-        first = self._narrator(rows[0])
-        topology = await self._topology(first)
-        route = route_into(topology, rows[0].stage, metadata)
-        messages = first.next_requests(topology, route, first.request.doc_id, artefacts, metadata)
-        if route.skipped or route.finished_leaves:
-            messages.append(first.passed(route, topology))
-        return messages
-
-    async def _topology(self, narrator: Narrator) -> Topology:
-        return await self.pinned.get(narrator.request.pipeline.digest)
-
-    def _failed(self, row: Any, error: MedkgError) -> list[Message]:
-        return self._narrator(row).failed(failure_of(error), self._record(row), 0.0)
-
-    def _narrator(self, row: Any) -> Narrator:
-        request, headers = REQUEST_DECODER.decode(row.request), self._record(row).headers
-        if not headers:  # the first page of a job: nobody asked for it but this router
-            headers = request_message(StageType.INGEST.topic, request, self.source).headers
-        stage_type = StageType.GATE if request.doc_id else StageType.INGEST
-        return Narrator(self.worker, self.source, stage_type.value, read_envelope(headers), request)
-
-    def _record(self, row: Any) -> Record:
-        return DECODE_ORIGIN(row.origin).record(row.request)
+    @property
+    def _following(self) -> Following:
+        return Following(self.worker, self.source)
 
 
-def _too_late(row: Any) -> MedkgError:
-    return GateConditionError(
-        f"waiting at gate {row.stage!r}: {row.ledger_field} was not {row.equals!r} by {row.due_at:%Y-%m-%d %H:%M:%S %Z}"
-    )
+def _grouped(rows: Sequence[Any]) -> list[list[Any]]:
+    """Rows by document and stage, branch beside branch."""
+    return [list(group) for _, group in groupby(rows, key=lambda row: (row.job_id, row.doc_id, row.stage))]

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from medkg.contracts.document import Provenance
-from medkg.haystack.retrieval import SearchAnswer
 from medkg.storage.ledger_answers import DeadLetterAnswer, FaultAnswer, Job, JobDocument, Rejection, Waiting
+from medkg.storage.operators import Decided
+from medkg.storage.waits_reader import WaitEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,43 +33,6 @@ class DocumentPage:
 
 
 @dataclass(frozen=True, slots=True)
-class PassagePlace:
-    """Where a passage stands in its source record: by path, or in a PDF by page (from 1) and box (in points)."""
-
-    record: str
-    path: str = ""
-    page: int | None = None
-    box: tuple[float, float, float, float] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SearchHit:
-    """A passage. `legs` says at which rank (from 1) which kind of search found it."""
-
-    rank: int
-    score: float
-    chunk_id: str
-    doc_id: str
-    title: str
-    source: str
-    source_id: str
-    section_path: tuple[str, ...]
-    text: str
-    provenance: PassagePlace | None
-    legs: dict[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class SearchResult:
-    """Passages, best first. `legs_missing` names the kinds of search that could not be made."""
-
-    query: str
-    hits: list[SearchHit]
-    legs_missing: tuple[str, ...]
-    took_ms: float
-
-
-@dataclass(frozen=True, slots=True)
 class PipelineSummary:
     """A pipeline in force, with its stages in their order."""
 
@@ -90,8 +53,41 @@ class PipelineList:
 
 
 @dataclass(frozen=True, slots=True)
+class WaitList:
+    waits: list[WaitEntry]
+
+
+@dataclass(frozen=True, slots=True)
+class GateDecision:
+    """What an operator's decision has touched."""
+
+    action: str
+    decided: list[Decided]
+
+
+@dataclass(frozen=True, slots=True)
 class DeadLetterList:
     dead_letters: list[DeadLetterAnswer]
+
+
+@dataclass(frozen=True, slots=True)
+class DeadMessage:
+    """A message as it was: key, header values and value in base64, the headers in their order."""
+
+    id: str
+    key: str | None
+    headers: list[tuple[str, str]]
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class LetterOutcome:
+    """What became of a dead letter; a redriven one stands in `topic` again, in round `redrive`."""
+
+    id: str
+    state: Literal["redriven", "dropped"]
+    topic: str = ""
+    redrive: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,28 +130,3 @@ class ErrorAnswer:
     """The one form of everything that goes wrong; fields that say nothing are left out."""
 
     error: ErrorBody
-
-
-def search_result(query: str, found: SearchAnswer) -> SearchResult:
-    """What was found, as it is shown."""
-    hits = [
-        SearchHit(
-            rank=rank,
-            score=hit.score,
-            chunk_id=hit.chunk_id,
-            doc_id=hit.doc_id,
-            title=hit.title,
-            source=hit.source,
-            source_id=hit.source_id,
-            section_path=hit.section_path,
-            text=hit.text,
-            provenance=_place(hit.provenance),
-            legs=hit.legs,
-        )
-        for rank, hit in enumerate(found.hits, start=1)
-    ]
-    return SearchResult(query, hits, found.legs_missing, found.took_ms)
-
-
-def _place(found: Provenance | None) -> PassagePlace | None:
-    return PassagePlace(found.record, found.path, found.page, found.box) if found else None

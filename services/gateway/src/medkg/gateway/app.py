@@ -10,12 +10,16 @@ from dataclasses import dataclass
 
 import uvicorn
 
+from medkg.contracts import topics
 from medkg.contracts.errors import ConfigurationError, ResourceUnavailableError
 from medkg.gateway.http import create_app
+from medkg.gateway.letter_desk import KafkaLetterDesk
 from medkg.gateway.parts import About, Parts
+from medkg.gateway.searching import SearchSettings, opened_search
 from medkg.gateway.settings import GatewaySettings
-from medkg.haystack.retrieval import HybridSearch
-from medkg.runtime.broker import Publisher, job_event
+from medkg.gateway.waiting_desk import Breakers, FleetWaitingDesk
+from medkg.runtime.broker import Groups, Publisher, TopicReader, job_event
+from medkg.runtime.broker.table import TopicTable
 from medkg.runtime.service import ServiceHost, run_process, running
 from medkg.runtime.settings import KafkaSettings, RuntimeSettings, from_environment
 from medkg.runtime.sources import known_selections
@@ -61,13 +65,18 @@ async def serving_gateway(
         listener = stack.enter_context(_listen(settings.host, settings.port if port is None else port))
         engine = open_engine(host.database_url)
         stack.push_async_callback(engine.dispose)
-        search = HybridSearch(host.settings.data_dir)
-        stack.push_async_callback(search.aclose)
+        asked = from_environment(SearchSettings)
+        search = await stack.enter_async_context(opened_search(asked, host.settings.data_dir))
+        reader = await stack.enter_async_context(TopicReader(host.kafka))
+        groups, breakers = Groups(host.kafka), Breakers()
+        stack.callback(groups.close)
+        stack.push_async_callback(TopicTable(host.kafka, topics.BREAKERS, breakers.hear).aclose)
         async with translated("starting the gateway"):
             await migrate(engine)
         parts = Parts(
             publisher=KafkaJobs(host.publisher),
             ledger=LedgerReader(engine),
+            letters=KafkaLetterDesk(reader, host.publisher, engine),
             search=search,
             graph=GraphReader(engine),
             pipelines=host.topologies,
@@ -77,6 +86,7 @@ async def serving_gateway(
             max_body_bytes=settings.max_body_bytes,
             selections=known_selections(),
             host_names=_names_of(settings.host),
+            waiting=FleetWaitingDesk(engine, groups, breakers.of),
         )
         config = uvicorn.Config(
             create_app(parts),

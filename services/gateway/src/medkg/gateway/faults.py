@@ -7,7 +7,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from medkg.contracts.errors import MedkgError, ResourceUnavailableError
+from medkg.contracts.errors import ContractError, MedkgError, ResourceUnavailableError
 from medkg.contracts.messages import Fault
 from medkg.storage.ledger_answers import FaultAnswer
 
@@ -20,6 +20,18 @@ class NotFoundError(MedkgError):
     code = "not_found"
 
 
+class SettledError(MedkgError):
+    """What was asked to be done has been done, or its opposite."""
+
+    code = "already_decided"
+
+
+class GoneError(MedkgError):
+    """What was asked for was there once."""
+
+    code = "message_gone"
+
+
 class RefusedError(MedkgError):
     """A submission with faults."""
 
@@ -28,6 +40,12 @@ class RefusedError(MedkgError):
     def __init__(self, message: str, faults: Sequence[AnyFault], job_id: str = "") -> None:
         super().__init__(message, job_id=job_id)
         self.faults = faults
+
+
+class RequestFault(RefusedError):
+    """A request that says something that cannot be meant."""
+
+    code = "request_invalid"
 
 
 def answer(
@@ -58,6 +76,10 @@ def _medkg(_: Request, error: Exception) -> JSONResponse:
         )
     if isinstance(error, NotFoundError):
         return answer(404, error.code, error.message)
+    if isinstance(error, SettledError | GoneError):
+        return answer(409 if isinstance(error, SettledError) else 410, error.code, error.message)
+    if isinstance(error, ContractError):
+        return answer(422, error.code, error.message)
     if isinstance(error, ResourceUnavailableError):
         return answer(503, error.code, error.message, hint="try again in a moment")
     return answer(500, error.code if isinstance(error, MedkgError) else "internal_error", str(error))

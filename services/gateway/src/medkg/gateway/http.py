@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 from fastapi import FastAPI, Request, Response
 
-from medkg.gateway import faults, finding, jobs, overview
+from medkg.gateway import dead_letters, faults, finding, jobs, overview, waiting
 from medkg.gateway.answers import ErrorAnswer
 from medkg.gateway.parts import Parts
 
@@ -19,6 +19,8 @@ _HEADERS = {
 }
 _ERRORS = {
     404: "It does not exist, or belongs to another tenant.",
+    409: "It was decided before.",
+    410: "It was there once, and is gone.",
     413: "The body is too large, or its length was not announced.",
     422: "The request has faults; each is named with its place.",
     503: "Kafka or the database does not answer.",
@@ -48,7 +50,7 @@ def create_app(parts: Parts) -> FastAPI:
         return response
 
     faults.install(app)
-    for part in (jobs, finding, overview):
+    for part in (jobs, finding, dead_letters, waiting, overview):
         app.include_router(part.routes(parts))
     return app
 

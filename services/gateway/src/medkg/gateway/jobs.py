@@ -42,7 +42,9 @@ def routes(parts: Parts) -> APIRouter:
         submission, faults = check_submission(body, parts.selections)
         if submission is None:
             raise RefusedError("the job has faults", faults)
-        job_id = await parts.publisher.publish(body, idempotency_key or uuid4().hex)
+        # keys of one tenant are nobody else's: a tenant's name holds no slash
+        event_id = f"{submission.tenant_id}/{idempotency_key}" if idempotency_key else uuid4().hex
+        job_id = await parts.publisher.publish(body, event_id)
         state, reasons = await _word_of_the_router(parts, job_id)
         if state == "rejected":
             raise RefusedError("the job was rejected", reasons, job_id)

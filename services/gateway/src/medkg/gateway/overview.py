@@ -1,17 +1,16 @@
-"""The fleet as a whole: status, pipelines, what was given up and what was refused."""
+"""The fleet as a whole: status, pipelines, and what was refused."""
 
 import json
 from contextlib import suppress
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path
 from fastapi.responses import PlainTextResponse
 from prometheus_client import generate_latest
 
 from medkg.contracts.errors import PipelineConfigError
 from medkg.contracts.topology import Topology
 from medkg.gateway.answers import (
-    DeadLetterList,
     FleetStatus,
     Health,
     PipelineList,
@@ -22,11 +21,9 @@ from medkg.gateway.faults import NotFoundError
 from medkg.gateway.jobs import Limit, Tenant
 from medkg.gateway.parts import Parts
 
-Text = Annotated[str, Query(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
-
 
 def routes(parts: Parts) -> APIRouter:
-    """Status, pipelines, dead letters, rejections, health and metrics."""
+    """Status, pipelines, rejections, health and metrics."""
     router = APIRouter(tags=["fleet"])
 
     @router.get("/v1/status", summary="Everything at a glance")
@@ -61,14 +58,6 @@ def routes(parts: Parts) -> APIRouter:
         except PipelineConfigError as error:
             raise NotFoundError(error.message) from error
         return topology
-
-    @router.get("/v1/dead-letters", summary="Messages that could not be handled, newest first")
-    async def dead_letters(
-        tenant_id: Tenant = "default", job_id: Text = "", stage: Text = "", code: Text = "", limit: Limit = 100
-    ) -> DeadLetterList:
-        """Those of a tenant. A message that could not even be read names none: it is shown to the tenant `default`."""
-        found = await parts.ledger.dead_letters(tenant_id=tenant_id, job_id=job_id, stage=stage, code=code, limit=limit)
-        return DeadLetterList(found)
 
     @router.get("/v1/rejections", summary="Job events that were refused, newest first")
     async def rejections(tenant_id: Tenant = "default", limit: Limit = 100) -> RejectionList:

@@ -9,9 +9,20 @@ from pydantic import BaseModel
 
 from medkg.contracts.jobs import SELECTIONS
 from medkg.contracts.topology import Topology
-from medkg.haystack.retrieval import SearchAnswer
+from medkg.gateway.waiting_desk import WaitingDesk
+from medkg.haystack.answering import SearchAnswer, SearchRequest
+from medkg.runtime.records import Record
 from medkg.storage.graph_answers import GraphAnswer
-from medkg.storage.ledger_answers import DeadLetterAnswer, FaultAnswer, Job, JobDocument, Overview, Rejection
+from medkg.storage.ledger_answers import (
+    DeadLetterAnswer,
+    FaultAnswer,
+    Job,
+    JobDocument,
+    LetterQuery,
+    Overview,
+    Rejection,
+)
+from medkg.storage.ledger_reader import ALL_LETTERS
 
 
 class JobPublisher(Protocol):
@@ -38,16 +49,26 @@ class Ledger(Protocol):
     async def document(self, tenant_id: str, job_id: str, doc_id: str) -> JobDocument | None: ...
 
     async def dead_letters(
-        self, *, tenant_id: str | None = None, job_id: str = "", stage: str = "", code: str = "", limit: int = 100
+        self, *, tenant_id: str | None = None, asked: LetterQuery = ALL_LETTERS, limit: int = 100
     ) -> list[DeadLetterAnswer]: ...
 
     async def rejections(self, *, tenant_id: str | None = None, limit: int = 100) -> list[Rejection]: ...
 
     async def overview(self) -> Overview: ...
 
+    async def topology(self, digest: str) -> str | None: ...
+
+
+class LetterDesk(Protocol):
+    async def message(self, letter: DeadLetterAnswer) -> Record | None: ...
+
+    async def redrive(self, letter: DeadLetterAnswer, actor: str, reason: str) -> str | None: ...
+
+    async def drop(self, letter: DeadLetterAnswer, actor: str, reason: str) -> None: ...
+
 
 class Search(Protocol):
-    async def search(self, tenant_id: str, query: str, limit: int = 10) -> SearchAnswer: ...
+    async def answer(self, tenant_id: str, request: SearchRequest) -> SearchAnswer: ...
 
 
 class Graph(Protocol):
@@ -77,6 +98,7 @@ class Parts:
 
     publisher: JobPublisher
     ledger: Ledger
+    letters: LetterDesk
     search: Search
     graph: Graph
     pipelines: Pipelines
@@ -86,3 +108,4 @@ class Parts:
     max_body_bytes: int = 1_048_576
     selections: Mapping[str, type[BaseModel]] = field(default_factory=lambda: SELECTIONS)
     host_names: frozenset[str] | None = None
+    waiting: WaitingDesk | None = None

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from enum import StrEnum
 
 from pydantic import Field
 
@@ -21,6 +22,24 @@ class EmbeddedOptions(Options):
     segment_rows: int = Field(4096, ge=16, le=1_000_000, description="new passages that become a FAISS segment")
 
 
+class Dense(StrEnum):
+    """Where vectors are kept beside OpenSearch."""
+
+    FAISS = "faiss"
+    KNN = "knn"
+
+
+class OpenSearchOptions(EmbeddedOptions):
+    """Settings of ``index.opensearch``; where the server is stands in the environment (MEDKG_OPENSEARCH_URL)."""
+
+    dense: Dense = Field(
+        Dense.FAISS,
+        description="faiss: on the disk that index service and gateway share; knn: in OpenSearch, for more than one "
+        "machine",
+    )
+    wait: bool = Field(True, description="a document counts as indexed when searches find it")
+
+
 @asynccontextmanager
 async def _open(options: EmbeddedOptions, host: Host) -> AsyncIterator[object]:
     from medkg.index.stage import EmbeddedIndex
@@ -32,14 +51,45 @@ async def _open(options: EmbeddedOptions, host: Host) -> AsyncIterator[object]:
         await stage.aclose()
 
 
+@asynccontextmanager
+async def _open_opensearch(options: OpenSearchOptions, host: Host) -> AsyncIterator[object]:
+    from medkg.haystack.opensearch.settings import OpenSearchSettings, open_indexes
+    from medkg.haystack.opensearch.writer import OpenSearchWriter
+    from medkg.index.stage import IndexStage
+    from medkg.runtime.settings import from_environment
+
+    settings = from_environment(OpenSearchSettings)
+    is_knn = options.dense is Dense.KNN
+    async with open_indexes(settings, knn=is_knn) as indexes:
+        await indexes.ensure_template()  # a server that does not answer, or refuses us, is noticed at start
+        data_dir = None if is_knn else host.data_dir
+        writer = OpenSearchWriter(
+            indexes, options.index, data_dir, segment_rows=options.segment_rows, wait=options.wait
+        )
+        stage = IndexStage(writer, options.index)
+        try:
+            yield stage
+        finally:
+            await stage.aclose()
+
+
 EMBEDDED = StageImplementation(
     stage_type=StageType.INDEX,
     name="embedded",
-    version="1",
+    version="2",
     options=EmbeddedOptions,
     open=_open,
     memoised=False,
     is_default=True,
+)
+
+OPENSEARCH = StageImplementation(
+    stage_type=StageType.INDEX,
+    name="opensearch",
+    version="1",
+    options=OpenSearchOptions,
+    open=_open_opensearch,
+    memoised=False,
 )
 
 

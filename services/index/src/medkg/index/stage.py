@@ -1,65 +1,42 @@
-"""Indexing into the embedded store: every document in one transaction, several documents in one commit."""
+"""The index stage: a document into the search index, in place of what was there of it."""
 
-import asyncio
-from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
 
 from medkg.contracts.context import StageContext
 from medkg.contracts.document import EmbeddingBatch, IndexReceipt, WriteOutcome
-from medkg.contracts.errors import PipelineConfigError
-from medkg.haystack.passage_store import DEFAULT_INDEX, prepare, store_path
+from medkg.haystack.embedded_writer import EmbeddedWriter
+from medkg.haystack.passage_store import DEFAULT_INDEX
 from medkg.haystack.segments import TAIL_ROWS
-from medkg.index.writer import TenantWriter
+from medkg.haystack.stores import PassageWriter
+from medkg.haystack.writes import prepare
 
-_OPEN_TENANTS: Final = 32
 
+class IndexStage:
+    """Writes to the index of each tenant, in whichever store ``writer`` has. Used on one event loop."""
 
-class EmbeddedIndex:
-    """Writes to the store of each tenant. What arrives while a commit is under way goes into the next one together.
-
-    Used on one event loop. Stores may be written by other processes at the same time.
-    """
-
-    def __init__(self, data_dir: Path, index: str = DEFAULT_INDEX, segment_rows: int = TAIL_ROWS) -> None:
-        self._data_dir = data_dir
+    def __init__(self, writer: PassageWriter, index: str) -> None:
+        self._writer = writer
         self._index = index
-        self._segment_rows = segment_rows
-        self._commits = ThreadPoolExecutor(2, thread_name_prefix="index-commit")
-        self._merges = ThreadPoolExecutor(1, thread_name_prefix="index-merge")
-        self._tenants: OrderedDict[str, TenantWriter] = OrderedDict()
 
     async def execute(self, ctx: StageContext, batch: EmbeddingBatch) -> IndexReceipt:
-        """Puts a document into the index, in place of what was there of it.
+        """Puts a document into the index, in both stores or in neither.
 
         Raises:
-            ContractError: the batch does not hold a usable vector for each passage.
+            ContractError: the batch does not hold a usable vector for each passage, or the store refuses it.
             PipelineConfigError: the index holds vectors of another model.
-            ResourceUnavailableError: nothing was written.
+            ResourceUnavailableError: readers see the document as it was.
         """
-        outcome = await self._writer(ctx.tenant_id).write(prepare(ctx, batch))
-        if isinstance(outcome, PipelineConfigError):
-            raise outcome
+        outcome = await self._writer.replace(ctx.tenant_id, prepare(ctx, batch))
         passages = 0 if outcome is WriteOutcome.SUPERSEDED else len(batch.chunks)
         return IndexReceipt(index=self._index, generation=ctx.content_key, passages=passages, outcome=outcome)
 
     async def aclose(self) -> None:
         """Finishes what was begun and closes the stores."""
-        for writer in self._tenants.values():
-            await writer.aclose()
-        self._tenants.clear()
-        for executor in (self._commits, self._merges):
-            await asyncio.to_thread(executor.shutdown)
+        await self._writer.aclose()
 
-    def _writer(self, tenant_id: str) -> TenantWriter:
-        writer = self._tenants.get(tenant_id)
-        if writer is None:
-            path = store_path(self._data_dir, tenant_id, self._index)
-            writer = self._tenants[tenant_id] = TenantWriter(path, self._commits, self._merges, self._segment_rows)
-            for idle in [name for name, other in self._tenants.items() if other.is_idle and other is not writer]:
-                if len(self._tenants) <= _OPEN_TENANTS:
-                    break
-                self._tenants.pop(idle).close()
-        self._tenants.move_to_end(tenant_id)
-        return writer
+
+class EmbeddedIndex(IndexStage):
+    """The stage over the embedded stores in ``data_dir``."""
+
+    def __init__(self, data_dir: Path, index: str = DEFAULT_INDEX, segment_rows: int = TAIL_ROWS) -> None:
+        super().__init__(EmbeddedWriter(data_dir, index, segment_rows), index)

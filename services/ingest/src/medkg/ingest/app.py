@@ -50,6 +50,7 @@ SOURCES = StageImplementation(
     open=_open,
     memoised=False,  # a source may have changed; its pages are read each time
     is_default=True,
+    calls_peers=True,
 )
 
 

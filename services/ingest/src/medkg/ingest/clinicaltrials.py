@@ -2,8 +2,8 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.metadata import version
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import httpx
 import msgspec
@@ -12,11 +12,13 @@ from medkg.contracts.document import AdapterRequest, IngestPage, RawPayload, Ref
 from medkg.contracts.errors import ContentError, ContractError, SourceGoneError, SourceMalformedError
 from medkg.contracts.jobs import ClinicalTrialsSelection
 from medkg.contracts.sources import SourceAdapter, SourceDefinition
+from medkg.http.politeness import user_agent
+from medkg.http.reading import get_bounded
 from medkg.ingest.cursor import Cursor, read_cursor, selection_digest, write_cursor
-from medkg.ingest.http import get_bounded
 from medkg.ingest.selection import read_selection
 from medkg.ingest.settings import ClinicalTrialsSettings
 from medkg.ingest.studies import aliases_of, read_study
+from medkg.runtime.resilience import peers
 from medkg.runtime.settings import from_environment
 
 NAME = "clinicaltrials"
@@ -120,7 +122,8 @@ class ClinicalTrialsAdapter:
         )
 
     async def _get(self, wanted: dict[str, str]) -> _Answer:
-        body = await get_bounded(self._client, self._url, {"format": "json", **wanted}, self._max_bytes)
+        async with peers.guard(urlsplit(self._url).netloc):
+            body = await get_bounded(self._client, self._url, {"format": "json", **wanted}, self._max_bytes)
         try:
             answer = msgspec.json.decode(body, type=_Answer)
         except (msgspec.MsgspecError, RecursionError) as error:
@@ -154,9 +157,8 @@ def _page_size(asked: int, most: int) -> int:
 
 def new_client(settings: ClinicalTrialsSettings, **more: Any) -> httpx.AsyncClient:
     """A client as the registry wants it: named, bounded in time, following no redirects."""
-    contact = f" ({settings.contact})" if settings.contact else ""
     return httpx.AsyncClient(
-        headers={"User-Agent": f"medkg/{version('medkg-ingest')}{contact}", "Accept": "application/json"},
+        headers={"User-Agent": user_agent("medkg-ingest", settings.contact), "Accept": "application/json"},
         timeout=httpx.Timeout(settings.read_timeout_seconds, connect=settings.connect_timeout_seconds),
         follow_redirects=False,
         **more,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from prometheus_client import CollectorRegistry, Counter
 
 from medkg.contracts import topics
-from medkg.contracts.cloudevents import Envelope, Message, message, read_envelope, schema_uri, trace_parent
+from medkg.contracts.cloudevents import Envelope, Message, message, read_brief, schema_uri, trace_parent
 from medkg.contracts.errors import ContractError
 from medkg.contracts.ids import stable_id
 from medkg.contracts.messages import EventType, encode
@@ -40,7 +40,7 @@ class Projector:
             if record.topic != topics.LIFECYCLE:
                 continue
             try:
-                events.append((read_envelope(record.headers), record.value))
+                events.append((read_brief(record.headers), record.value))
             except ContractError as error:
                 self._pass_over(f"{error.message} at {record.position}")
         result = await project(self._engine, events)
@@ -57,9 +57,10 @@ class Projector:
 
 
 def _completed(job: FinishedJob) -> Message:
-    """The end of a job; the same event however often it is said."""
+    """The end of a job; the same event however often it is said, and another one after a redrive."""
     about = job.completed
-    identity = stable_id("event", EventType.JOB_COMPLETED, about.job_id)
+    again = (f"redrives-{job.redrives}",) if job.redrives else ()
+    identity = stable_id("event", EventType.JOB_COMPLETED, about.job_id, *again)
     envelope = Envelope(
         id=identity,
         type=EventType.JOB_COMPLETED,

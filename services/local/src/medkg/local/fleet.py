@@ -20,33 +20,39 @@ from medkg.contracts.stages import StageType
 from medkg.gate_router.app import SERVICE as GATE_ROUTER
 from medkg.gateway.app import serving_gateway
 from medkg.ledger.app import SERVICE as LEDGER
+from medkg.ledger.reconcile import Reconciler
 from medkg.local.embedded_broker import embedded_broker
 from medkg.local.embedded_postgres import embedded_postgres
 from medkg.local.folder import claimed, remove_note, write_note
+from medkg.mineru.app import SERVICE as MINERU
 from medkg.runtime.health import HealthServer
 from medkg.runtime.logs import configure_logging
 from medkg.runtime.service import RunningService, Service, ServiceHost, liveness, run, running, stage_service
 from medkg.runtime.settings import KafkaSettings, RuntimeSettings
 from medkg.storage.engine import migrate, open_engine
 from medkg.storage.transactions import translated
-from medkg.storage.waits import Waits
 
 EMBEDDED = "embedded"
 GATEWAY = "gateway"
 
-# DownloadStage has no service yet, and a gate is the gate-router's
-_STAGES = [stage for stage in StageType if stage not in {StageType.DOWNLOAD, StageType.GATE}]
+_STAGES = [stage for stage in StageType if stage is not StageType.GATE]  # a gate is the gate-router's
 SERVICES: Mapping[str, Service] = {
     **{stage.service: stage_service(stage) for stage in _STAGES},
     "gate-router": GATE_ROUTER,
     "ledger": LEDGER,
+    MINERU.name: MINERU,
 }
 SERVICE_NAMES = (*SERVICES, GATEWAY)
+MINERU_URL = "MEDKG_MINERU_URL"
 
 
 # The in-process broker drops a partition's oldest messages above 5 MB, read or not. So many documents of a tenant, each
 # message with at most an artefact of 16 kB inside, stay under that even if they all share a partition.
-_IN_PROCESS_BOUNDS = {"MEDKG_ROUTER_TENANT_DOCUMENTS": "200", "MEDKG_ROUTER_PAGE_DOCUMENTS": "50"}
+_IN_PROCESS_BOUNDS = {
+    "MEDKG_ROUTER_TENANT_DOCUMENTS": "200",
+    "MEDKG_ROUTER_PAGE_DOCUMENTS": "50",
+    "MEDKG_ROUTER_TOPIC_DOCUMENTS": "200",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +114,9 @@ async def fleet(options: FleetOptions, on_failure: Callable[[], None]) -> AsyncI
         ConfigurationError: an unknown service, or settings that cannot work.
         ResourceUnavailableError: the broker or the database does not answer.
     """
-    chosen = _chosen(options.services)
+    chosen = chosen_services(options.services)
     is_in_process = options.broker == EMBEDDED
-    if is_in_process and set(chosen) != set(SERVICE_NAMES):
+    if is_in_process and not set(chosen) >= set(chosen_services(())):
         raise ConfigurationError(
             "starting a part of the fleet: the embedded broker lives in this process only; "
             "name a real one with --broker HOST:PORT, or leave --services out"
@@ -152,13 +158,19 @@ async def fleet(options: FleetOptions, on_failure: Callable[[], None]) -> AsyncI
         yield Fleet(host, at_work, gateway_url, _describe(options, chosen, bootstrap, gateway_url, health.address))
 
 
-def _chosen(names: Sequence[str]) -> tuple[str, ...]:
+def chosen_services(names: Sequence[str]) -> tuple[str, ...]:
+    """What is started when these are named; none named: all that have what they need.
+
+    Raises:
+        ConfigurationError: one of them is unknown.
+    """
     unknown = [name for name in names if name not in SERVICE_NAMES]
     if unknown:
         raise ConfigurationError(
             f"starting services: {', '.join(unknown)} unknown; there are: {', '.join(SERVICE_NAMES)}"
         )
-    return tuple(names) or SERVICE_NAMES
+    without = () if os.environ.get(MINERU_URL) else (MINERU.name,)  # which has nobody to ask
+    return tuple(names) or tuple(name for name in SERVICE_NAMES if name not in without)
 
 
 def _kafka_settings(bootstrap: str, *, is_in_process: bool) -> KafkaSettings:
@@ -184,7 +196,7 @@ async def _prepare_database(database_url: str, *, is_in_process: bool) -> None:
         async with translated("preparing the database"):
             await migrate(engine)
             if is_in_process:  # the broker of the last run took its messages with it
-                await Waits(engine).restore_lost()
+                await Reconciler(engine, None).run(older_than_seconds=0, apply=True)
     finally:
         await engine.dispose()
 

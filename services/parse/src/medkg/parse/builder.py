@@ -10,6 +10,7 @@ MAX_BLOCKS = 200_000  # blocks and sections together
 MAX_CHARACTERS = 50_000_000  # of headings and blocks together, tables counted twice (as cells and as text)
 MAX_HEADING_CHARACTERS = 300  # a heading is repeated in the path of everything below it
 
+Box = tuple[float, float, float, float]
 _Heading = tuple[tuple[str, ...], SectionKind]
 
 _SPACE = re.compile(r"\s+")
@@ -63,25 +64,37 @@ class DocumentBuilder:
         *,
         role: str = "",
         attributes: Mapping[str, str] | None = None,
+        page: int | None = None,
+        box: Box | None = None,
     ) -> None:
-        """One block of text; ``at`` is its place in the source record.
+        """One block of text; ``at`` is its place in the source record, ``page`` and ``box`` its place in a PDF.
 
         Raises:
             PayloadTooLargeError: the document has outgrown its bounds.
         """
         text = flat(text)
         if text:
-            self._append(text, at, kind, role, dict(attributes or {}), (), 0)
+            where = Provenance(self._record, at, page, box)
+            self._append(text, where, kind, role, dict(attributes or {}), (), 0)
 
     def add_table(
-        self, rows: Sequence[Sequence[str]], lines: Sequence[str], at: str, *, header_rows: int, role: str = ""
+        self,
+        rows: Sequence[Sequence[str]],
+        lines: Sequence[str],
+        at: str,
+        *,
+        header_rows: int,
+        role: str = "",
+        page: int | None = None,
+        box: Box | None = None,
     ) -> None:
         """A table: its cells as a grid, and the same as text, a line a row (where a spanning cell stands only once)."""
         grid = tuple(tuple(map(flat, row)) for row in rows)
         text = "\n".join(map(flat, lines))
         if text.strip():
             self._count(sum(len(cell) for row in grid for cell in row))
-            self._append(text, at, BlockKind.TABLE, role, {}, grid, header_rows)
+            where = Provenance(self._record, at, page, box)
+            self._append(text, where, BlockKind.TABLE, role, {}, grid, header_rows)
 
     def sections(self) -> tuple[Section, ...]:
         """Everything so far."""
@@ -93,7 +106,7 @@ class DocumentBuilder:
     def _append(
         self,
         text: str,
-        at: str,
+        where: Provenance,
         kind: BlockKind,
         role: str,
         attributes: dict[str, str],
@@ -108,7 +121,7 @@ class DocumentBuilder:
             Block(
                 block_id=f"s{number}.{len(blocks)}",
                 text=text,
-                provenance=Provenance(self._record, at),
+                provenance=where,
                 kind=kind,
                 role=role,
                 attributes=attributes,

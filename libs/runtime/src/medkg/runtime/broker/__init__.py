@@ -4,9 +4,22 @@ FastStream declares and hosts the consumers; batches come out raw, and offsets a
 """
 
 from medkg.runtime.broker.creation import ensure_topics
+from medkg.runtime.broker.groups import Groups, group_of
 from medkg.runtime.broker.host import KafkaHost
 from medkg.runtime.broker.jobs import job_event, publish_job_event
 from medkg.runtime.broker.producer import Publisher
+from medkg.runtime.broker.reading import TopicReader
 from medkg.runtime.broker.subscription import Sink, Subscription
 
-__all__ = ["KafkaHost", "Publisher", "Sink", "Subscription", "ensure_topics", "job_event", "publish_job_event"]
+__all__ = [
+    "Groups",
+    "KafkaHost",
+    "Publisher",
+    "Sink",
+    "Subscription",
+    "TopicReader",
+    "ensure_topics",
+    "group_of",
+    "job_event",
+    "publish_job_event",
+]

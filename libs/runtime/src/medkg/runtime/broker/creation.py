@@ -13,16 +13,20 @@ from medkg.runtime.broker.clients import LIBRDKAFKA, MAX_MESSAGE_BYTES, client_s
 from medkg.runtime.settings import KafkaSettings
 
 
-async def ensure_topics(settings: KafkaSettings, topics: Sequence[str], *, timeout_seconds: float = 30) -> None:
+async def ensure_topics(
+    settings: KafkaSettings, topics: Sequence[str], *, compacted: Sequence[str] = (), timeout_seconds: float = 30
+) -> None:
     """Create the topics that are missing, and wait until all of them can be used.
+
+    Of those in ``compacted`` Kafka keeps the last message of each key, and they have one partition.
 
     Raises:
         ResourceUnavailableError: Kafka did not answer in time.
     """
-    await asyncio.get_running_loop().run_in_executor(None, _ensure_topics, settings, list(topics), timeout_seconds)
+    await asyncio.to_thread(_ensure_topics, settings, list(topics), set(compacted), timeout_seconds)
 
 
-def _ensure_topics(settings: KafkaSettings, topics: list[str], timeout_seconds: float) -> None:
+def _ensure_topics(settings: KafkaSettings, topics: list[str], compacted: set[str], timeout_seconds: float) -> None:
     names = [settings.topic_prefix + topic for topic in topics]
     admin = AdminClient(client_settings(settings), logger=LIBRDKAFKA)
     deadline = time.monotonic() + timeout_seconds
@@ -34,14 +38,9 @@ def _ensure_topics(settings: KafkaSettings, topics: list[str], timeout_seconds: 
         if settings.create_topics:
             known = admin.list_topics(timeout=timeout_seconds).topics
             new = [
-                NewTopic(
-                    name,
-                    num_partitions=settings.partitions,
-                    replication_factor=settings.replication_factor,
-                    config={"max.message.bytes": str(MAX_MESSAGE_BYTES)},
-                )
-                for name in names
-                if name not in known
+                _new_topic(settings, topic, is_compacted=topic in compacted)
+                for topic in topics
+                if settings.topic_prefix + topic not in known
             ]
             for future in (admin.create_topics(new) if new else {}).values():
                 try:
@@ -64,3 +63,15 @@ def _ensure_topics(settings: KafkaSettings, topics: list[str], timeout_seconds: 
         raise ResourceUnavailableError(
             f"reaching Kafka at {settings.bootstrap}: {error.args[0].str()}; is it up? (MEDKG_KAFKA_BOOTSTRAP)"
         ) from error
+
+
+def _new_topic(settings: KafkaSettings, topic: str, *, is_compacted: bool) -> NewTopic:
+    config = {"max.message.bytes": str(MAX_MESSAGE_BYTES)}
+    if is_compacted:
+        config |= {"cleanup.policy": "compact", "segment.ms": "600000"}
+    return NewTopic(
+        settings.topic_prefix + topic,
+        num_partitions=1 if is_compacted else settings.partitions,
+        replication_factor=settings.replication_factor,
+        config=config,
+    )

@@ -42,6 +42,10 @@ class KafkaHost:
         self._subscriptions.append(subscription)
         return subscription
 
+    def partition_count(self, topic: str) -> int:
+        """How many partitions a subscribed topic had when some of them were assigned here last."""
+        return max((one.partition_counts.get(topic, 0) for one in self._subscriptions), default=0)
+
     async def start(self) -> None:
         """Connect and begin to consume."""
         await self.broker.start()

@@ -13,6 +13,8 @@ from medkg.runtime.broker.clients import LIBRDKAFKA, MAX_MESSAGE_BYTES, client_s
 from medkg.runtime.settings import KafkaSettings
 
 DELIVERY_TIMEOUT_MS = 120_000
+_FLUSH_SECONDS = 1.0
+_CLOSE_SECONDS = 10.0
 
 # What the same message meets again however often it is sent.
 _NEVER = {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG, KafkaError.TOPIC_AUTHORIZATION_FAILED}
@@ -30,13 +32,15 @@ class Publisher:
                 "delivery.report.only.error": True,
                 "delivery.timeout.ms": DELIVERY_TIMEOUT_MS,
                 "linger.ms": 5,
-                "compression.type": "lz4",
+                "compression.type": settings.compression,
                 "message.max.bytes": MAX_MESSAGE_BYTES,
                 "queue.buffering.max.kbytes": 65_536,
                 "partitioner": "murmur2_random",  # the Java client's: every producer agrees where a key lives
             },
             logger=LIBRDKAFKA,
         )
+        self._produce = self._producer.produce
+        self._is_closed = False
 
     def send(
         self, item: Message, on_failure: Callable[[KafkaError | None, ConfluentMessage], None] | None = None
@@ -48,11 +52,11 @@ class Publisher:
         """
         while True:
             try:
-                self._producer.produce(
+                self._produce(
                     self._prefix + item.topic,
                     value=item.value,
                     key=item.key,
-                    headers=list(item.headers),
+                    headers=item.headers,  # type: ignore[arg-type]  # a list of pairs with bytes is one of its forms
                     on_delivery=on_failure,
                 )
                 return
@@ -79,13 +83,23 @@ class Publisher:
                 self.send(item, partial(failed, index))
             except KafkaException as error:
                 failures[index] = error.args[0]
-        await asyncio.get_running_loop().run_in_executor(None, self._producer.flush)
+        await asyncio.get_running_loop().run_in_executor(None, self._flush)
+        if self._is_closed:
+            raise ResourceUnavailableError(f"publishing {len(messages)} messages: the producer was closed meanwhile")
         refused = {index: error.str() for index, error in failures.items() if error.code() in _NEVER}
         if len(refused) < len(failures):
             first = next(error for index, error in failures.items() if index not in refused)
             raise ResourceUnavailableError(f"publishing {len(messages)} messages: {first.str()}")
         return refused
 
+    def _flush(self) -> None:
+        """Until everything is delivered or has failed; a stop of the process does not wait for a Kafka that is away."""
+        while self._producer.flush(_FLUSH_SECONDS) and not self._is_closed:
+            pass
+
     async def close(self) -> None:
-        """Deliver what is queued, for at most ten seconds."""
-        await asyncio.get_running_loop().run_in_executor(None, self._producer.flush, 10)
+        """Deliver what is queued, for at most ten seconds, and drop the rest: whoever asked for it does it again."""
+        loop = asyncio.get_running_loop()
+        if await loop.run_in_executor(None, self._producer.flush, _CLOSE_SECONDS):
+            self._producer.purge()
+        self._is_closed = True

@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Protocol
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
@@ -19,6 +20,7 @@ from medkg.runtime.settings import KafkaSettings
 
 _POLL_SECONDS = 0.5
 _SHORT_POLL_SECONDS = 0.02
+_METADATA_SECONDS = 2.0
 
 
 class Sink(Protocol):
@@ -53,9 +55,14 @@ class Subscription:
         self._sink = sink
         self._drain_seconds = drain_seconds
         self._assigned: set[Partition] = set()
+        self._default_count = settings.partitions
+        self._topics = tuple(topics)
+        self.partition_counts: dict[str, int] = {}  # of each topic, as known at the last assignment
+        self.on_counted: Callable[[], None] = lambda: None  # called on the loop when they are known anew
         self._paused: set[Partition] = set()
         self._loop = asyncio.get_running_loop()
         self._orders = Orders()
+        self._session_seconds = settings.session_timeout_ms / 1_000
         self._subscriber = broker.subscriber(
             *(settings.topic_prefix + topic for topic in topics),
             group_id=settings.topic_prefix + group,
@@ -84,6 +91,13 @@ class Subscription:
         """How long ago the consumer was polled last."""
         return time.monotonic() - self._orders.obeyed_at
 
+    def is_current(self) -> bool:
+        """Whether a poll has returned within the session timeout: the group waits so long before it goes on without us.
+
+        A process that was frozen for longer finds itself out of date until its next poll has told what it has lost.
+        """
+        return time.monotonic() - self._orders.polled_at < self._session_seconds
+
     @property
     def assigned(self) -> frozenset[Partition]:
         return frozenset(self._assigned)
@@ -109,7 +123,8 @@ class Subscription:
         """Fetch again."""
         if self._paused:
             native = [self._native(partition) for partition in self._paused]
-            self._orders.give(lambda consumer: _resume(consumer, native))
+            self._orders.give(lambda consumer: consumer.resume(native))
+            self._orders.give_later(lambda consumer: _nudge(consumer, native))
             self._orders.more_to_come = False
             self._paused.clear()
 
@@ -120,23 +135,28 @@ class Subscription:
             self._orders.give(lambda consumer: consumer.store_offsets(offsets=native))
 
     async def _receive(self, batch: tuple[ConfluentMessage, ...]) -> None:
-        self._sink.accept([self._record(item) for item in batch])
-
-    def _record(self, item: ConfluentMessage) -> Record:
-        return Record(
-            topic=(item.topic() or "")[len(self._prefix) :],
-            partition=item.partition() or 0,
-            offset=item.offset() or 0,
-            key=item.key(),
-            value=item.value() or b"",
-            headers=item.headers() or [],  # type: ignore[arg-type]  # a list of pairs, as received
-            timestamp_ms=item.timestamp()[1],
+        skipped = len(self._prefix)
+        self._sink.accept(
+            [
+                Record(
+                    (item.topic() or "")[skipped:],
+                    item.partition() or 0,
+                    item.offset() or 0,
+                    item.key(),
+                    item.value() or b"",
+                    item.headers() or [],  # type: ignore[arg-type]  # a list of pairs, as received
+                    item.timestamp()[1],
+                )
+                for item in batch
+            ]
         )
 
     # The three below run on the thread that polls, inside a poll.
 
     def _on_assign(self, _: Consumer, native: list[TopicPartition]) -> None:
         partitions = [self._partition(item) for item in native]
+        for topic in self._topics:  # all of them: a topic may have grown, which brings us no partition
+            self._orders.give_later(partial(self._count, topic))
         self._assigned.update(partitions)
         self._loop.call_soon_threadsafe(self._sink.assigned, partitions)
 
@@ -145,10 +165,21 @@ class Subscription:
         released = asyncio.run_coroutine_threadsafe(self._sink.release(partitions), self._loop)
         with suppress(TimeoutError):  # the sink bounds it; this is for a loop that does not turn any more
             offsets = released.result(timeout=self._drain_seconds + 5)
-            self._orders.obey(consumer)
+            self._orders.obey(consumer, is_in_callback=True)
             with suppress(KafkaException):  # an offset that cannot be stored is done again, which is harmless
                 consumer.store_offsets(offsets=[self._native(p, offset) for p, offset in offsets.items()])
         self._forget(partitions)
+
+    def _count(self, topic: str, consumer: Consumer) -> None:
+        """Find out how many partitions a topic has; as the settings have it where Kafka does not say."""
+        name = self._prefix + topic
+        try:
+            found = consumer.list_topics(name, timeout=_METADATA_SECONDS).topics.get(name)
+            if found is not None and found.partitions:
+                self.partition_counts[topic] = len(found.partitions)
+        finally:
+            self.partition_counts.setdefault(topic, self._default_count)
+            self._loop.call_soon_threadsafe(self.on_counted)
 
     def _on_lost(self, _: Consumer, native: list[TopicPartition]) -> None:
         partitions = [self._partition(item) for item in native]
@@ -171,13 +202,12 @@ class Subscription:
         )
 
 
-def _resume(consumer: Consumer, partitions: list[TopicPartition]) -> None:
-    """Resume, and fetch at once.
+def _nudge(consumer: Consumer, partitions: list[TopicPartition]) -> None:
+    """Make librdkafka fetch from partitions that were just resumed.
 
-    librdkafka (2.16) notices a resumed partition only when the thread of its broker wakes up, up to a second later. Any
-    request to that broker wakes it; asking for the end of the partition is the cheapest. Goes when resuming does it.
+    It (2.16) notices them only when the thread of their broker wakes up, up to a second later. Any request to that
+    broker wakes it; asking for the end of the partition is the cheapest. Goes when resuming does it.
     """
-    consumer.resume(partitions)
     for partition in partitions:
         consumer.get_watermark_offsets(partition, timeout=1.0)
 
@@ -187,17 +217,25 @@ class Orders:
 
     def __init__(self) -> None:
         self._waiting: deque[Callable[[Consumer], object]] = deque()
+        self._asking: deque[Callable[[Consumer], object]] = deque()
         self.more_to_come = False  # polls are kept short
         self.obeyed_at = time.monotonic()
+        self.polled_at = time.monotonic()  # when a poll returned last, and with it what the group has to say
 
     def give(self, order: Callable[[Consumer], object]) -> None:
         self._waiting.append(order)
 
-    def obey(self, consumer: Consumer) -> None:
+    def give_later(self, order: Callable[[Consumer], object]) -> None:
+        """An order that asks Kafka something. Never obeyed inside a callback: confluent-kafka (2.16) keeps the state of
+        a call for its thread, a second call within the first one wipes it, and the process aborts."""
+        self._asking.append(order)
+
+    def obey(self, consumer: Consumer, *, is_in_callback: bool = False) -> None:
         self.obeyed_at = time.monotonic()
-        while self._waiting:
-            with suppress(KafkaException):  # about a partition that was taken away a moment ago
-                self._waiting.popleft()(consumer)
+        for orders in (self._waiting,) if is_in_callback else (self._waiting, self._asking):
+            while orders:
+                with suppress(KafkaException):  # about a partition that was taken away a moment ago
+                    orders.popleft()(consumer)
 
 
 class _SteeredConsumer:
@@ -217,6 +255,7 @@ class _SteeredConsumer:
     def consume(self, num_messages: int, timeout: float) -> list[ConfluentMessage]:
         self._orders.obey(self._consumer)
         first = self._consumer.poll(min(timeout, _SHORT_POLL_SECONDS) if self._orders.more_to_come else timeout)
+        self._orders.polled_at = time.monotonic()
         if first is None:
             return []
         return [first, *self._consumer.consume(num_messages - 1, 0)] if num_messages > 1 else [first]

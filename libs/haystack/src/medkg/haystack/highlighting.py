@@ -1,0 +1,42 @@
+"""Where a passage says what was asked: the words that share a stem with a word of the question."""
+
+import re
+import unicodedata
+from typing import Final
+
+from medkg.haystack.terms import STOP_WORDS, stem
+
+MAX_HIGHLIGHTS: Final = 100
+_WORD = re.compile(r"[^\W_]+")
+_MAX_QUERY_WORDS = 64
+
+Span = tuple[int, int]
+
+
+def highlights(text: str, query: str) -> tuple[Span, ...]:
+    """Offsets ``[start, end)`` into ``text``, in order, of the words that answer the query; at most 100.
+
+    Plain offsets and no markup: whoever shows the text escapes it in their own way.
+    """
+    wanted = set(list(dict.fromkeys(_stems(query)))[:_MAX_QUERY_WORDS])
+    if not wanted:
+        return ()
+    spans: list[Span] = []
+    for match in _WORD.finditer(text):
+        if _folded_stem(match.group()) in wanted:
+            spans.append(match.span())
+            if len(spans) == MAX_HIGHLIGHTS:
+                break
+    return tuple(spans)
+
+
+def _stems(query: str) -> list[str]:
+    words = _WORD.findall(query)
+    telling = [word for word in words if word.casefold() not in STOP_WORDS] or words
+    return [_folded_stem(word) for word in telling]
+
+
+def _folded_stem(word: str) -> str:
+    """Case and accents aside, as SQLite's tokenizer reads it."""
+    folded = unicodedata.normalize("NFKD", word.casefold())
+    return stem("".join(character for character in folded if not unicodedata.combining(character)))

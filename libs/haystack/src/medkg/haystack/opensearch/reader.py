@@ -1,0 +1,277 @@
+"""Searching at one moment: a point in time of OpenSearch, and the vectors as they were no earlier than that.
+
+A point in time is one state of each shard. A document's head and its passages are in the same shard (they are routed by
+its id) and the passages were stored before the head named them, so that a state which has the head has the passages. Of
+what a search finds only the passages are taken whose write their document's head names, in the same state. The vector
+log is opened after the point in time, and forgets a write only after every point in time that may name it.
+"""
+
+import asyncio
+import base64
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from opensearchpy import AsyncOpenSearch
+from opensearchpy.exceptions import NotFoundError, OpenSearchException, TransportError
+
+from medkg.contracts.document import Chunk
+from medkg.contracts.errors import ContractError
+from medkg.haystack.embedded import EmbeddedPassages, EmbeddedView
+from medkg.haystack.opensearch import layout, queries
+from medkg.haystack.opensearch.client import translated
+from medkg.haystack.opensearch.indexes import Facts, Indexes
+from medkg.haystack.stores import (
+    FIELD_WEIGHTS,
+    MAX_K,
+    MAX_NEIGHBOURS,
+    NO_FILTERS,
+    FieldWeights,
+    Filters,
+    IndexFacts,
+    Passage,
+    Scored,
+)
+from medkg.haystack.vector_log import log_path, search_log
+
+logger = logging.getLogger(__name__)
+
+_KEEP_ALIVE: Final = "1m"  # shorter than the grace of the vector log
+_EXPAND = 4
+_TERM_COUNTS = 256
+_decode_chunk = msgspec.json.Decoder(Chunk).decode
+
+
+class OpenSearchPassages:
+    """See :class:`medkg.haystack.stores.PassageIndex`. Used on one event loop.
+
+    ``data_dir`` is where the vector log lies; without one the vectors are in OpenSearch. The client is the caller's,
+    unless this ``owns_client``: then it is closed with it.
+    """
+
+    def __init__(
+        self, indexes: Indexes, index: str, data_dir: Path | None, *, threads: int = 4, owns_client: bool = False
+    ) -> None:
+        self._owns_client = owns_client
+        self._indexes = indexes
+        self._index = index
+        self._logs = EmbeddedPassages(data_dir, index, threads, path_of=log_path) if data_dir is not None else None
+        self._leaving: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def view(self, tenant_id: str) -> AsyncIterator["OpenSearchView | None"]:
+        """See :meth:`medkg.haystack.stores.PassageIndex.view`."""
+        client, alias = self._indexes.client, self._indexes.names.alias(tenant_id, self._index)
+        pit_id = await self._freeze(alias)
+        if pit_id is None:
+            yield None
+            return
+        try:
+            async with AsyncExitStack() as stack:
+                log = await stack.enter_async_context(self._logs.view(tenant_id)) if self._logs is not None else None
+                moment = Moment(client, pit_id)
+                facts, passages = await asyncio.gather(self._indexes.facts(alias), moment.visible_passages())
+                yield OpenSearchView(moment, facts, passages, log, has_log=self._logs is not None)
+        finally:
+            task = asyncio.create_task(_leave(client, pit_id))
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
+
+    async def _freeze(self, alias: str) -> str | None:
+        """A point in time of the index; None where there is none."""
+        for is_last in (False, True):
+            with translated("opening the search index"):
+                try:
+                    opened = await self._indexes.client.create_pit(index=alias, params={"keep_alive": _KEEP_ALIVE})
+                    return str(opened["pit_id"])
+                except NotFoundError:
+                    self._indexes.forget(alias)
+                    return None
+                except TransportError as error:
+                    if is_last or error.status_code != 503:
+                        raise
+            await self._indexes.wait(alias, seconds=2)
+        return None
+
+    async def aclose(self) -> None:
+        """Ends what is under way."""
+        if self._leaving:
+            await asyncio.wait(self._leaving)
+        if self._logs is not None:
+            await self._logs.aclose()
+        if self._owns_client:
+            await self._indexes.client.close()
+
+
+class Moment:
+    """A point in time, and the searches in it."""
+
+    def __init__(self, client: AsyncOpenSearch, pit_id: str) -> None:
+        self._client = client
+        self._pit = {"id": pit_id, "keep_alive": _KEEP_ALIVE}
+
+    async def search(self, query: queries.Query, size: int, **more: Any) -> list[dict[str, Any]]:
+        body = {"query": query, "size": size, "pit": self._pit, "track_total_hits": False, **more}
+        with translated("searching"):
+            answer = await self._client.search(body=body)
+        found: list[dict[str, Any]] = answer["hits"]["hits"]
+        return found
+
+    async def visible_passages(self) -> int:
+        """How many passages the heads name."""
+        total = await self.aggregate(queries.live_heads(), {"passages": {"sum": {"field": "passages"}}})
+        return int(total["passages"]["value"])
+
+    async def aggregate(self, query: queries.Query, aggregations: dict[str, queries.Query]) -> dict[str, Any]:
+        body = {"query": query, "size": 0, "pit": self._pit, "track_total_hits": False, "aggs": aggregations}
+        with translated("counting"):
+            answer = await self._client.search(body=body)
+        found: dict[str, Any] = answer["aggregations"]
+        return found
+
+
+class OpenSearchView:
+    """See :class:`medkg.haystack.stores.PassageView`."""
+
+    def __init__(
+        self, moment: Moment, facts: Facts | None, passages: int, log: EmbeddedView | None, *, has_log: bool
+    ) -> None:
+        self._moment = moment
+        self._log = log
+        self._has_log = has_log
+        self._visible: dict[str, str] = {}  # the write that is visible of a document; empty for none
+        known = facts or Facts("", 0, "")
+        self._facts = IndexFacts(known.model, known.dimension, known.sparse_model, passages)
+
+    @property
+    def facts(self) -> IndexFacts:
+        return self._facts
+
+    async def lexical(
+        self, query: str, k: int, *, filters: Filters = NO_FILTERS, weights: FieldWeights = FIELD_WEIGHTS
+    ) -> list[Scored]:
+        return await self._found(queries.lexical(query, filters, weights), k)
+
+    async def term_counts(self, terms: Sequence[str]) -> dict[str, int]:
+        asked = [term for term in dict.fromkeys(terms) if term][:_TERM_COUNTS]
+        if not asked:
+            return {}
+        counts = await self._moment.aggregate(queries.all_of(layout.PASSAGE), queries.term_counts(asked))
+        found = {term: counts[f"t{number}"]["doc_count"] for number, term in enumerate(asked)}
+        return {term: count for term, count in found.items() if count}
+
+    async def sparse(self, weights: Mapping[str, float], k: int, *, filters: Filters = NO_FILTERS) -> list[Scored]:
+        return await self._found(queries.sparse(weights, filters), k)
+
+    async def dense(self, vector: NDArray[np.floating], k: int, *, filters: Filters = NO_FILTERS) -> list[Scored]:
+        if not self._facts.dimension or (self._has_log and self._log is None):
+            return []
+        if vector.shape != (self._facts.dimension,):
+            raise ContractError(
+                f"searching vectors of dimension {self._facts.dimension} ({self._facts.model}) with one of shape "
+                f"{vector.shape}: is the query embedded with the model of the index?"
+            )
+        if self._log is not None:
+            return await self._logged(self._log, vector, k, filters)
+        values = vector.astype(np.float32).tolist()
+        found = await self._found(None, k, lambda size: queries.dense(values, size, filters))
+        return [Scored(ref, _inner_product(score)) for ref, score in found]
+
+    async def passages(self, refs: Sequence[str]) -> dict[str, Passage]:
+        wanted = list(dict.fromkeys(refs))[:MAX_K]
+        if not wanted:
+            return {}
+        query = {"ids": {"values": wanted}}
+        found = await self._moment.search(query, len(wanted), _source=["title", "text", "chunk", "generation"])
+        return {hit["_id"]: _passage(hit) for hit in found}
+
+    async def neighbours(self, doc_id: str, ordinal: int, before: int, after: int) -> list[Passage]:
+        await self._look_up([doc_id])
+        write_id = self._visible[doc_id]
+        if not write_id:
+            return []
+        first = ordinal - min(max(before, 0), MAX_NEIGHBOURS)
+        last = ordinal + min(max(after, 0), MAX_NEIGHBOURS)
+        found = await self._moment.search(
+            queries.rows_between(doc_id, write_id, first, last),
+            2 * MAX_NEIGHBOURS + 1,
+            sort=[{"ordinal": "asc"}, {"row": "asc"}],
+            _source=["title", "text", "chunk", "generation"],
+        )
+        return [_passage(hit) for hit in found]
+
+    async def _found(
+        self, query: queries.Query | None, k: int, query_for: Callable[[int], queries.Query] | None = None
+    ) -> list[Scored]:
+        """The best that are visible; more are asked for where too many of the best are not."""
+        limit = max(0, min(k, MAX_K))
+        size = limit
+        while size:
+            asked = query if query is not None else query_for(size) if query_for else {}
+            hits = await self._moment.search(asked, size, _source=False, docvalue_fields=["doc_id", "write_id"])
+            named = [(hit["fields"]["doc_id"][0], hit["fields"]["write_id"][0]) for hit in hits]
+            await self._look_up([doc_id for doc_id, _ in named])
+            seen = [
+                Scored(hit["_id"], hit["_score"])
+                for hit, (doc_id, write_id) in zip(hits, named, strict=True)
+                if self._visible[doc_id] == write_id
+            ]
+            if len(seen) >= limit or len(hits) < size or size == MAX_K:
+                return seen[:limit]
+            size = min(size * _EXPAND, MAX_K)
+        return []
+
+    async def _logged(self, log: EmbeddedView, vector: NDArray[np.floating], k: int, filters: Filters) -> list[Scored]:
+        limit = max(0, min(k, MAX_K))
+        size = limit
+        while size:
+            hits = await log.run(search_log, vector, size, filters)
+            owners = await self._owners(sorted({hit.write_id for hit in hits}))
+            seen = [
+                Scored(layout.passage_id(hit.write_id, hit.row), hit.score) for hit in hits if hit.write_id in owners
+            ]
+            if len(seen) >= limit or len(hits) < size or size == MAX_K:
+                return seen[:limit]
+            size = min(size * _EXPAND, MAX_K)
+        return []
+
+    async def _owners(self, write_ids: Sequence[str]) -> set[str]:
+        """Those of the writes that are visible."""
+        if not write_ids:
+            return set()
+        query = {"bool": {"filter": [{"term": {"kind": layout.HEAD}}, {"terms": {"write_id": list(write_ids)}}]}}
+        found = await self._moment.search(query, len(write_ids), _source=False, docvalue_fields=["write_id"])
+        return {hit["fields"]["write_id"][0] for hit in found}
+
+    async def _look_up(self, doc_ids: Sequence[str]) -> None:
+        unknown = list({doc_id for doc_id in doc_ids if doc_id not in self._visible})
+        if not unknown:
+            return
+        fields = ["doc_id", "write_id"]
+        found = await self._moment.search(queries.heads(unknown), len(unknown), _source=False, docvalue_fields=fields)
+        heads = {hit["fields"]["doc_id"][0]: hit["fields"]["write_id"][0] for hit in found}
+        self._visible |= {doc_id: heads.get(doc_id, "") for doc_id in unknown}
+
+
+async def _leave(client: AsyncOpenSearch, pit_id: str) -> None:
+    try:
+        await client.delete_pit(body={"pit_id": [pit_id]})
+    except OpenSearchException as error:  # it ends by itself after its keep-alive
+        logger.debug("ending a point in time: %s", type(error).__name__)
+
+
+def _passage(hit: dict[str, Any]) -> Passage:
+    source = hit["_source"]
+    chunk = _decode_chunk(base64.b64decode(source["chunk"]))
+    whole = msgspec.structs.replace(chunk, title=source["title"], text=source["text"])
+    return Passage(hit["_id"], whole, source["generation"])
+
+
+def _inner_product(score: float) -> float:
+    """Lucene's score for maximum inner product, turned back: scores are positive there."""
+    return score - 1 if score >= 1 else 1 - 1 / score

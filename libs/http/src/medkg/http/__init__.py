@@ -1,0 +1,1 @@
+"""How medkg fetches from servers that it does not trust."""

@@ -1,0 +1,1 @@
+"""Fetches the file of a document and stores it under its own hash."""

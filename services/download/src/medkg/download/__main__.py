@@ -1,0 +1,5 @@
+"""Run the service: ``python -m medkg.download``."""
+
+from medkg.download.app import main
+
+main()

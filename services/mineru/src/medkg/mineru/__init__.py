@@ -1,0 +1,1 @@
+"""Has PDFs read by MinerU, and tells the ledger."""

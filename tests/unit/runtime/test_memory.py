@@ -1,0 +1,106 @@
+"""Large inputs take their turn, and the window follows the memory that is left."""
+
+import asyncio
+import logging
+
+import pytest
+
+from medkg.runtime.memory import ByteBudget, MemoryWatch, resident_bytes, soft_limit
+
+
+async def held(budget: ByteBudget, size: int, release: asyncio.Event, opened: list[int]) -> None:
+    async with budget.hold(size):
+        opened.append(size)
+        await release.wait()
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_inputs_over_the_budget_wait_until_others_are_closed() -> None:
+    budget, opened = ByteBudget(100), list[int]()
+    first, second = asyncio.Event(), asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(held(budget, 60, first, opened))
+        group.create_task(held(budget, 50, second, opened))
+        await settle()
+        assert opened == [60]
+        first.set()
+        await settle()
+        assert opened == [60, 50]
+        assert budget.open_bytes == 50
+        second.set()
+    assert budget.open_bytes == 0
+
+
+async def test_an_input_larger_than_the_whole_budget_is_opened_alone() -> None:
+    budget, opened, release = ByteBudget(100), list[int](), asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(held(budget, 5_000, release, opened))
+        group.create_task(held(budget, 1, release, opened))
+        await settle()
+        assert opened == [5_000]
+        release.set()
+    assert opened == [5_000, 1]
+
+
+async def test_small_inputs_do_not_overtake_a_large_one_for_ever() -> None:
+    budget, opened, release = ByteBudget(100), list[int](), asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(held(budget, 60, release, opened))
+        group.create_task(held(budget, 100, release, opened))
+        group.create_task(held(budget, 10, release, opened))
+        await settle()
+        assert opened == [60]
+        release.set()
+    assert opened == [60, 100, 10]
+
+
+async def test_whoever_stops_waiting_takes_nothing_with_it() -> None:
+    budget, opened, release = ByteBudget(100), list[int](), asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(held(budget, 100, release, opened))
+        gives_up = group.create_task(held(budget, 100, release, opened))
+        group.create_task(held(budget, 10, release, opened))
+        await settle()
+        gives_up.cancel()
+        await settle()
+        release.set()
+    assert opened == [100, 10]
+    assert budget.open_bytes == 0
+
+
+def test_the_window_halves_over_the_soft_limit_and_grows_back_below_it(caplog: pytest.LogCaptureFixture) -> None:
+    used, told = [50], list[float]()
+    watch = MemoryWatch(100, [told.append], lambda: used[0])
+    with caplog.at_level(logging.WARNING):
+        for now in (50, 120, 120, 95, 80, 80, 80):
+            used[0] = now
+            watch.look()
+    assert told == [0.5, 0.25, 0.5, 1.0]
+    assert [message.split(": ")[2].split(" to ")[0] for message in caplog.messages] == [
+        "the window shrinks",
+        "the window shrinks",
+        "the window grows back",
+        "the window grows back",
+    ]
+
+
+def test_the_window_never_shrinks_to_nothing() -> None:
+    told: list[float] = []
+    watch = MemoryWatch(1, [told.append], lambda: 2)
+    for _ in range(100):
+        watch.look()
+    assert told[-1] > 0
+    assert len(told) == 10
+
+
+def test_a_configured_limit_counts_and_zero_is_none() -> None:
+    assert soft_limit(5_000_000) == 5_000_000
+    assert soft_limit(0) == 0
+
+
+def test_a_process_knows_what_it_occupies() -> None:
+    assert resident_bytes() > 1_000_000
