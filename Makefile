@@ -8,7 +8,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed-$(shell pwd | cksum | cut -d' ' -f1)
 MANIFESTS := pyproject.toml uv.lock $(wildcard */pyproject.toml */*/pyproject.toml)
 
-.PHONY: help install demo test test-unit test-flow test-kafka test-corpus chaos coverage benchmark benchmark-check check check-format \
+.PHONY: help install demo test test-unit test-flow test-kafka test-corpus chaos waits coverage benchmark benchmark-check check check-format \
 	check-lint check-types check-imports check-docs format docs kafka postgres clean
 
 help: ## this list (0 s)
@@ -45,6 +45,11 @@ test-corpus: $(STAMP) ## every real record beside the checkout (3 min)
 
 chaos: $(STAMP) ## every fault on every kind of service, 2,000 documents; prints what was survived (10 min)
 	@MEDKG_CHAOS=long $(BIN)/pytest -s tests/chaos $(ARGS)
+
+waits: $(STAMP) ## 10,000 parked documents and three routers; any history of them; PDFs with 24 kills (6 min)
+	@MEDKG_PARKED_DOCUMENTS=10000 MEDKG_MODEL_EXAMPLES=60 MEDKG_ROUTER_KILLS=20 MEDKG_PDF_KILLS=24 $(BIN)/pytest -s \
+		tests/integration/test_waits_model.py tests/integration/test_waits_killed.py \
+		tests/kafka/test_pdf_processes.py $(ARGS)
 
 coverage: $(STAMP) ## all tests, branches counted; the report is htmlcov/index.html (12 min)
 	@$(BIN)/pytest --cov --cov-report=html --cov-report=term:skip-covered $(ARGS)

@@ -146,14 +146,16 @@ async def test_the_stores_of_a_disturbed_run_equal_those_of_one_left_alone(
         stage = Stage(fleet, kafka, kafka_wire, postgres, postgres_wire, SESSION_MS / 1_000, chance)
         faults = stage.everything() if IS_LONG else stage.short()
         jobs: list[str] = []
-        share = -(-len(notes) // (2 * len(faults)))
+        share = len(notes) // (2 * len(faults))
 
-        def submit(name: str) -> None:
-            paths = [notes.pop() for _ in range(min(share, len(notes)))]
+        def submit(name: str, count: int = share) -> None:
+            paths = [notes.pop() for _ in range(count)]
             event = publish_job_event(broker.settings, submission(paths), source="test", event_id=name)
             jobs.append(asyncio.run(event))
 
         survived = await asyncio.to_thread(weather, faults, observer, submit, chance)
+        if notes:
+            await asyncio.to_thread(submit, "rest", len(notes))
         begun = time.monotonic()
         for job_id in jobs:
             job = await ended_job(engine, job_id, seconds=240)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
+from tests.fixtures_fleet import BrokerUnderTest
 from tests.servers.mineru.recordings import PAPERS, recorded_papers
 from tests.servers.mineru.server import FakeMineru
 
@@ -34,7 +35,7 @@ def _settings(tmp_path: Path, database_url: str) -> RuntimeSettings:
 
 @pytest.mark.corpus
 async def test_a_request_on_the_queue_makes_everybody_ready_and_long_work_is_no_fault(
-    tmp_path: Path, database_url: str, corpus: Path, monkeypatch: pytest.MonkeyPatch
+    broker: BrokerUnderTest, tmp_path: Path, database_url: str, corpus: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = (corpus / "mineru" / PAPERS[0] / "paper.pdf").read_bytes()
     sha256 = hashlib.sha256(data).hexdigest()
@@ -42,27 +43,26 @@ async def test_a_request_on_the_queue_makes_everybody_ready_and_long_work_is_no_
     engine = open_engine(database_url)
     await migrate(engine)
     await want(engine, [Wanted("acme", sha256, "job-1", "doc-1")])
-    with embedded_broker() as bootstrap:
-        kafka = KafkaSettings(bootstrap=bootstrap, is_in_process=True, fetch_wait_ms=20, session_timeout_ms=6_000)
-        async with server.serving() as url:
-            monkeypatch.setenv("MEDKG_MINERU_URL", url)
-            monkeypatch.setenv("MEDKG_MINERU_POLL_SECONDS", "0.1")
-            async with running([SERVICE], _settings(tmp_path, database_url), kafka, lambda: None) as (host, at_work):
-                await host.blobs.put("files/acme/one", data)
-                await host.publisher.publish(
-                    [_request(StoredFile("files/acme/one", sha256, "application/pdf", len(data)))]
-                )
-                await _until(lambda: bool(server.submissions))
-                for _ in range(10):
-                    await asyncio.sleep(0.1)
-                    assert liveness(at_work, stall_seconds=0.05) == {}
-                    assert at_work[0].subscription.seconds_since_poll < 1.5
-                async with asyncio.timeout(20):
-                    while await find_parsed(engine, "acme", sha256) is None:
-                        await asyncio.sleep(0.05)
-                parsed = await find_parsed(engine, "acme", sha256)
-                assert parsed is not None
-                assert await host.blobs.get(parsed.document_key) is not None
+    async with server.serving() as url:
+        monkeypatch.setenv("MEDKG_MINERU_URL", url)
+        monkeypatch.setenv("MEDKG_MINERU_POLL_SECONDS", "0.1")
+        async with running([SERVICE], _settings(tmp_path, database_url), broker.settings, lambda: None) as (
+            host,
+            at_work,
+        ):
+            await host.blobs.put("files/acme/one", data)
+            await host.publisher.publish([_request(StoredFile("files/acme/one", sha256, "application/pdf", len(data)))])
+            await _until(lambda: bool(server.submissions))
+            for _ in range(10):
+                await asyncio.sleep(0.1)
+                assert liveness(at_work, stall_seconds=0.05) == {}
+                assert at_work[0].subscription.seconds_since_poll < 1.5
+            async with asyncio.timeout(20):
+                while await find_parsed(engine, "acme", sha256) is None:
+                    await asyncio.sleep(0.05)
+            parsed = await find_parsed(engine, "acme", sha256)
+            assert parsed is not None
+            assert await host.blobs.get(parsed.document_key) is not None
     await engine.dispose()
     assert len(server.submissions) == 1
 

@@ -335,7 +335,7 @@ async def test_any_number_of_routers_release_every_row_exactly_once(database_url
     assert len(groups) == count
 
 
-# the end of a job, and a broker that forgets
+# the end of a job
 
 
 async def test_the_waits_of_ended_jobs_are_forgotten_and_no_others(engine: AsyncEngine) -> None:
@@ -349,14 +349,6 @@ async def test_the_waits_of_ended_jobs_are_forgotten_and_no_others(engine: Async
     assert await waits.forget_finished() == 2
     assert await waiting(engine) == {"b", "c"}
     assert await waits.forget_finished() == 0
-
-
-async def released(engine: AsyncEngine, *names: str) -> None:
-    await run(
-        engine,
-        "UPDATE waits SET state = 'released', released_at = now() WHERE wait_id = ANY(:names)",
-        names=list(names),
-    )
 
 
 # cost
@@ -407,3 +399,29 @@ async def test_looking_for_what_is_due_among_ten_thousand_costs_milliseconds(eng
         begun = time.perf_counter()
         assert await look() == 0
         assert time.perf_counter() - begun < 0.5  # about 5 to 60 ms; far from it, an index is not used
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_analysed", [False, True])
+async def test_asking_for_the_files_of_ten_thousand_looks_at_each_wait_once(
+    engine: AsyncEngine, is_analysed: bool
+) -> None:
+    """With and without statistics: a comparison of every wait with every other would take a minute."""
+    await run(
+        engine,
+        """INSERT INTO waits (wait_id, kind, tenant_id, job_id, doc_id, stage, page, arrived_from, needed,
+             ledger_field, equals, due_at, request, origin, file_sha256)
+           SELECT 'w' || g, 'gate', 't' || g % 7, 'j' || g % 100, 'd' || g, 's', 0, '', 1,
+             'pdf_ir_ready', jsonb 'true', now() + interval '1 day', repeat('x', 3000), '', 'sha-' || g % 9000
+           FROM generate_series(1, 10000) g""",
+    )
+    if is_analysed:
+        await run(engine, "ANALYZE")
+    waits, published = Waits(engine), Published()
+    begun = time.perf_counter()
+    while await waits.ask_for_files(published, older_seconds=60, limit=2_000):
+        pass
+    took = time.perf_counter() - begun
+    files = await rows(engine, "SELECT DISTINCT tenant_id, file_sha256 FROM waits")
+    assert len(published.names) == len(set(published.names)) == len(files)
+    assert took < 5  # under a second; far from it, each wait is compared with all

@@ -118,15 +118,15 @@ def test_rates_are_never_negative_and_memory_stays_within_the_window(steps: list
 
 
 def test_a_job_says_why_documents_failed_and_what_to_do_about_it(
-    gateway: respx.MockRouter, job: Describe, clock: Any
+    gateway: respx.MockRouter, job: Describe, clock: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     failures = [{"code": "gpu_unavailable", "stage": "embed", "count": 3, "remedy": "run it where a \x1b[31mGPU is"}]
     failures += [{"code": f"code_{number}", "stage": "", "count": 1, "remedy": ""} for number in range(6)]
     described = job("completed_with_failures", documents=9, completed=0, failed=9) | {"failures": failures}
     gateway.get(f"/v1/jobs/{JOB_ID}").respond(json=described)
     gateway.get(f"/v1/jobs/{JOB_ID}/documents").respond(json={"documents": [], "next": None})
-    output, errors = io.StringIO(), io.StringIO()
-    out, err = (Console(file=file, color_system=None, width=100, markup=False) for file in (output, errors))
+    errors = io.StringIO()
+    out, err = (Console(file=file, color_system=None, width=100, markup=False) for file in (None, errors))
     session = Session(Settings(gateway=GATEWAY), out=out, err=err, clock=clock, as_json=True)
     with GatewayClient(GATEWAY) as client:
         watch_job(session, client, JOB_ID)
@@ -135,4 +135,4 @@ def test_a_job_says_why_documents_failed_and_what_to_do_about_it(
     assert "GPU is" in shown
     assert "\x1b" not in shown
     assert "and 2 more reasons" in shown
-    assert json.loads(output.getvalue())["failures"] == failures
+    assert json.loads(capsys.readouterr().out)["failures"] == failures

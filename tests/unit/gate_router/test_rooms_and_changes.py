@@ -62,6 +62,27 @@ async def test_room_is_the_bound_less_what_is_unread_and_what_was_released_since
     assert not rooms.is_any_full
 
 
+async def test_a_topic_that_was_filled_is_looked_at_until_it_has_had_room() -> None:
+    """Its consumers may need longer than an answer of Kafka holds; whoever filled it is still there then."""
+    kafka, clock = Kafka(), Clock()
+    rooms = Rooms(kafka.lags, 2, clock=clock)
+    await rooms.left()
+    rooms.take(CHUNK)
+    assert not rooms.is_any_full
+    rooms.take(CHUNK)
+    kafka.unread = {CHUNK: 2}
+    for _ in range(3):
+        assert rooms.seconds_until_asked == 1.0
+        clock.now += 1.0
+        assert rooms.seconds_until_asked == 0.0
+        assert not await rooms.have_grown()
+        assert rooms.is_any_full
+    kafka.unread = {CHUNK: 1}
+    clock.now += 1.0
+    assert await rooms.have_grown()
+    assert not rooms.is_any_full
+
+
 async def test_a_topic_that_others_have_filled_has_no_room_and_is_no_reason_to_hurry() -> None:
     rooms = Rooms(Kafka({CHUNK: 50}).lags, 10, clock=Clock())
     left = await rooms.left()

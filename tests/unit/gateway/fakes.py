@@ -14,6 +14,7 @@ from medkg.storage.ledger_answers import (
     Counts,
     DeadLetterAnswer,
     FailureAnswer,
+    FailureCount,
     FaultAnswer,
     Job,
     JobDocument,
@@ -51,6 +52,7 @@ def job(number: int, tenant_id: str = "default") -> Job:
         pages=Pages(done=1, last_seen=True, total_records=3),
         stages=(StageCount("parse", 3, 2, 1, 0, 0, 1.25),),
         waiting=(Waiting("gate", 1, NOON, "pdf_gate: pdf_ir_ready = true"),),
+        failures=(FailureCount("gpu_unavailable", "parse", 1, "run it where a GPU is"),),
     )
 
 

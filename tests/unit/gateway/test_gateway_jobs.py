@@ -153,6 +153,7 @@ async def test_a_job_is_shown_whole(gateway: Gateway) -> None:
         ],
         "waiting": [{"kind": "gate", "count": 1, "oldest_since": NOON_TEXT, "detail": "pdf_gate: pdf_ir_ready = true"}],
         "faults": [],
+        "failures": [{"code": "gpu_unavailable", "stage": "parse", "count": 1, "remedy": "run it where a GPU is"}],
     }
 
 

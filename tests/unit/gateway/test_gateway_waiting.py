@@ -125,7 +125,7 @@ async def test_why_a_job_waits_is_told(gateway: Gateway, desk: FakeDesk) -> None
     assert (found["subject"], found["state"], found["pipeline"]) == ("job", "running", "auto 1.0")
     first = found["findings"][0]
     assert (first["kind"], first["documents"]) == ("gate", 2)
-    assert found["findings"][-1]["sentence"] == "1 documents did not make it"
+    assert found["findings"][-1]["sentence"] == "1 document failed"
 
 
 async def test_what_nobody_knows_has_no_reason(gateway: Gateway, desk: FakeDesk) -> None:

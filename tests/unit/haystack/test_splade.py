@@ -1,6 +1,7 @@
 """Learned sparse expansion, the check for a GPU, and the Haystack component of both kinds of expansion."""
 
 import ctypes
+import json
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,22 @@ async def test_a_server_that_is_down_means_no_gpu() -> None:
             server.get("/health").mock(side_effect=httpx.ConnectError("refused"))
             with pytest.raises(GpuNotAvailable, match="no answer"):
                 await ServedSplade(client, "m").check()
+
+
+async def test_a_batch_that_does_not_fit_into_the_gpu_of_the_server_is_halved_once() -> None:
+    def two_at_a_time(request: httpx.Request) -> httpx.Response:
+        count = len(json.loads(request.content)["inputs"])
+        row = [{"index": 7, "value": 1.5}]
+        return httpx.Response(200, json=[row] * count) if count <= 2 else httpx.Response(500, text="CUDA out of memory")
+
+    with respx.mock(base_url="http://splade.test") as server:
+        route = server.post("/embed_sparse").mock(side_effect=two_at_a_time)
+        async with httpx.AsyncClient(base_url="http://splade.test") as client:
+            expander = ServedSplade(client, "m", batch_size=8)
+            assert len(await expander.expand(["a"] * 4, ["T"] * 4)) == 4
+            assert route.call_count == 3  # whole, and two halves
+            with pytest.raises(GpuOutOfMemory, match="halved once, and again"):
+                await expander.expand(["a"] * 8, ["T"] * 8)
 
 
 async def test_impacts_weigh_a_rare_term_of_the_query_more() -> None:

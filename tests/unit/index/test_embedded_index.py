@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -20,7 +21,13 @@ from hypothesis import strategies as st
 
 from medkg.contracts.context import Metadata, StageContext
 from medkg.contracts.document import Chunk, EmbeddingBatch, IndexReceipt, WriteOutcome
-from medkg.contracts.errors import ConfigurationError, ContractError, PipelineConfigError, ResourceUnavailableError
+from medkg.contracts.errors import (
+    ConfigurationError,
+    ContractError,
+    PipelineConfigError,
+    ResourceUnavailableError,
+    StageCrashedError,
+)
 from medkg.contracts.implementation import Host
 from medkg.embed.stage import LocalEmbedding
 from medkg.haystack.embedded_writer import EmbeddedWriter
@@ -29,6 +36,7 @@ from medkg.haystack.inspection import StoredPassage
 from medkg.haystack.passage_store import DocumentWrite, PassageStore, Stored, decide, prepare, store_path
 from medkg.haystack.retrieval import HybridSearch
 from medkg.haystack.segments import build_segment, segment_folder
+from medkg.haystack.sqlite_errors import sqlite_failure
 from medkg.index.app import EMBEDDED, EmbeddedOptions
 from medkg.index.stage import EmbeddedIndex
 
@@ -184,10 +192,55 @@ async def test_a_failure_between_the_indexes_leaves_neither(
         "CREATE TEMP TRIGGER fail BEFORE INSERT ON main.vectors BEGIN SELECT RAISE(FAIL, 'disk'); END"
     )
     write = prepare(context("d1", "g2", revision=2), batch("d1", "changed"))
-    with pytest.raises(ResourceUnavailableError, match="disk"):
-        store.write([write])
+    [outcome] = store.write([write])
     store.close()
+    assert isinstance(outcome, StageCrashedError)
+    assert "disk" in outcome.message
     assert texts(search) == ["one"]
+
+
+async def test_a_document_that_a_constraint_refuses_fails_alone_and_is_not_waited_for(
+    index: EmbeddedIndex, search: HybridSearch, tmp_path: Path
+) -> None:
+    await index.execute(context("d0", "g1"), batch("d0", "zero"))
+    connection = sqlite3.connect(store_path(tmp_path, TENANT))
+    connection.execute(
+        "CREATE TRIGGER refuse BEFORE INSERT ON documents WHEN new.doc_id = 'd1' "
+        "BEGIN SELECT RAISE(ABORT, 'UNIQUE constraint failed: documents.doc_id'); END"
+    )
+    connection.close()
+    contexts = [context(f"d{number}", "g1") for number in range(3)]
+    outcomes = await asyncio.gather(
+        *(index.execute(each, batch(each.doc_id, f"text {each.doc_id}")) for each in contexts), return_exceptions=True
+    )
+    assert isinstance(outcomes[1], StageCrashedError), outcomes
+    assert "UNIQUE constraint failed" in outcomes[1].message
+    assert not outcomes[1].retryable
+    assert "text d1" not in texts(search)
+    assert "text d2" in texts(search)
+
+
+@pytest.mark.parametrize(
+    ("code", "is_waited_for"),
+    [
+        (sqlite3.SQLITE_BUSY, True),
+        (sqlite3.SQLITE_BUSY_SNAPSHOT, True),
+        (sqlite3.SQLITE_FULL, True),
+        (sqlite3.SQLITE_IOERR_WRITE, True),
+        (sqlite3.SQLITE_CANTOPEN, True),
+        (None, True),
+        (sqlite3.SQLITE_ERROR, False),
+        (sqlite3.SQLITE_CORRUPT, False),
+        (sqlite3.SQLITE_CONSTRAINT_UNIQUE, False),
+    ],
+)
+def test_only_what_passes_by_itself_is_waited_for(code: int | None, is_waited_for: bool) -> None:
+    error = sqlite3.OperationalError("no")
+    if code is not None:
+        error.sqlite_errorcode = code
+    failure = sqlite_failure("writing", error)
+    assert isinstance(failure, ResourceUnavailableError) is is_waited_for
+    assert failure.retryable is is_waited_for
 
 
 async def test_tenants_never_meet(index: EmbeddedIndex, search: HybridSearch) -> None:

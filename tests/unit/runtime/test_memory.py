@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
+import platform
+import sys
 
 import pytest
 
-from medkg.runtime.memory import ByteBudget, MemoryWatch, resident_bytes, soft_limit
+from medkg.runtime.memory import ByteBudget, MemoryWatch, resident_bytes, soft_limit, trim
 
 
 async def held(budget: ByteBudget, size: int, release: asyncio.Event, opened: list[int]) -> None:
@@ -104,3 +106,35 @@ def test_a_configured_limit_counts_and_zero_is_none() -> None:
 
 def test_a_process_knows_what_it_occupies() -> None:
     assert resident_bytes() > 1_000_000
+
+
+def test_what_is_free_but_kept_by_the_allocator_is_given_back_and_shrinks_no_window() -> None:
+    used, shares, given_back = [150], list[float](), list[int]()
+
+    def give_back() -> None:
+        given_back.append(used[0])
+        used[0] -= 60
+
+    watch = MemoryWatch(100, [shares.append], used=lambda: used[0], give_back=give_back)
+    watch.look()  # 90 of it are free
+    assert (given_back, shares) == ([150], [])
+    watch.look()  # under the limit: nothing to do
+    assert (given_back, shares) == ([150], [])
+    used[0] = 200
+    watch.look()
+    assert (given_back, shares) == ([150, 200], [0.5])
+    used[0] = 95  # neither over the limit nor far enough below it: look whether some of it is free
+    watch.look()
+    assert (given_back[2:], shares) == ([95], [0.5, 1.0])
+
+
+def test_memory_that_large_inputs_took_is_given_back_to_the_system() -> None:
+    if not sys.platform.startswith("linux") or platform.libc_ver()[0] != "glibc":
+        pytest.skip("only glibc keeps, and gives back")
+    pieces = [bytes(2_000) for _ in range(30_000)]
+    last = bytes(2_000)  # on top of the heap: nothing under it is given back by itself
+    full = resident_bytes()
+    pieces.clear()
+    trim()
+    assert full - resident_bytes() > 40_000_000
+    assert last

@@ -13,6 +13,7 @@ from medkg.contracts.errors import ContractError, MedkgError, ResourceUnavailabl
 from medkg.runtime import worker as worker_module
 from medkg.runtime.metrics import Metrics
 from medkg.runtime.records import Partition, Record
+from medkg.runtime.resilience.stopping import WorkerStopped
 from medkg.runtime.worker import WindowSettings, Worker
 
 TOPIC = "work"
@@ -300,6 +301,43 @@ async def test_a_bug_in_the_handler_stops_the_worker_instead_of_losing_a_record(
     assert not worker.is_healthy
     assert intake.stored == {}
     await worker.drain()
+
+
+async def test_a_worker_that_stopped_itself_drains_at_once_and_finishes_what_other_lanes_have_begun() -> None:
+    class Stopping(Echo):
+        async def handle(self, records: Sequence[Record]) -> list[Message]:
+            if records[0].offset == 1:
+                raise WorkerStopped("50 dead letters in a row")
+            return await super().handle(records)
+
+    handler, publisher, intake = Stopping(), FakePublisher(), FakeIntake()
+    handler.held[0] = asyncio.Event()
+    worker = Worker(handler, publisher, WindowSettings(lanes=2, drain_seconds=60), Metrics().worker("test"))
+    worker.start(intake)
+    worker.assigned([P0])
+    worker.accept(records(0, 1))
+    await until(lambda: not worker.is_healthy, "the worker has stopped")
+    async with asyncio.timeout(5):
+        draining = asyncio.create_task(worker.drain())
+        await asyncio.sleep(0)
+        assert not draining.done()  # the other lane is at work
+        handler.held[0].set()
+        assert await draining == 1
+    assert intake.stored == {P0: 1}  # the record of the dead lane is done again
+
+
+async def test_a_drain_does_not_wait_for_a_publisher_that_died() -> None:
+    handler, intake = Burying(), FakeIntake()
+    settings = WindowSettings(lanes=1, drain_seconds=60)
+    worker = Worker(handler, Refusing(lambda item: True), settings, Metrics().worker("test"))
+    worker.start(intake)
+    worker.assigned([P0])
+    worker.accept(records(0, 1, 2))
+    draining = asyncio.create_task(worker.drain())  # before it has died: the wait is under way then
+    async with asyncio.timeout(5):
+        await draining
+    assert not worker.is_healthy
+    assert intake.stored == {}
 
 
 async def test_a_replica_that_was_frozen_past_its_session_publishes_nothing_until_it_knows_what_it_owns() -> None:

@@ -22,6 +22,7 @@ from medkg.contracts.errors import (
     PipelineConfigError,
     ResourceUnavailableError,
 )
+from medkg.contracts.gpu import halving_async
 from medkg.haystack.embedding import Embedded, TextKind, unit_rows
 
 _MAX_ANSWER_BYTES = 256 * 1024 * 1024  # 256 texts of 8192 numbers as JSON come to some 40 MB
@@ -115,29 +116,28 @@ class OpenAIEmbedder:
         inputs = [prefix + (text if text.strip() else ".") for text in shortened]
         parts: list[NDArray[np.floating]] = []
         for batch in batches_of(inputs, settings.batch_size, _CHARACTERS_PER_TOKEN * settings.batch_tokens):
-            parts.extend(await self._embed_batch(batch))
-        rows = np.concatenate(parts) if parts else np.empty((0, self.dimension), dtype=np.float32)
+            parts.extend(await halving_async(self._embed_batch, batch))
+        rows = np.stack(parts) if parts else np.empty((0, self.dimension), dtype=np.float32)
         truncated = sum(len(short) < len(text) for short, text in zip(shortened, texts, strict=True))
         return Embedded(unit_rows(rows, len(inputs), self.dimension, self.model), truncated)
 
-    async def _embed_batch(self, inputs: list[str], *, is_half: bool = False) -> list[NDArray[np.floating]]:
+    async def _embed_batch(self, inputs: Sequence[str]) -> list[NDArray[np.floating]]:
         response = await self._post(inputs)
         if response.status_code >= 400 and is_out_of_memory(response.text[:_LOOKED_AT]):
-            if is_half or len(inputs) == 1:
-                raise GpuOutOfMemory(
-                    f"embedding with {self.model}: {len(inputs)} texts do not fit into the GPU's memory, after the "
-                    "batch was halved; lower `batch_size`, `batch_tokens` or `max_characters`, or give the model "
-                    "server more memory"
-                )
-            half = len(inputs) // 2
-            first = await self._embed_batch(inputs[:half], is_half=True)
-            return [*first, *await self._embed_batch(inputs[half:], is_half=True)]
+            raise GpuOutOfMemory(
+                f"embedding with {self.model}: {len(inputs)} texts do not fit into the GPU's memory; lower "
+                "`batch_size`, `batch_tokens` or `max_characters`, or give the model server more memory"
+            )
         if response.status_code != 200:
             raise _error_of(response, self.model)
-        return [self._decode(response, len(inputs))]
+        return list(self._decode(response, len(inputs)))
 
-    async def _post(self, inputs: list[str]) -> httpx.Response:
-        body: dict[str, Any] = {"model": self._settings.served_model, "input": inputs, "encoding_format": "base64"}
+    async def _post(self, inputs: Sequence[str]) -> httpx.Response:
+        body: dict[str, Any] = {
+            "model": self._settings.served_model,
+            "input": list(inputs),
+            "encoding_format": "base64",
+        }
         if self._settings.request_dimension:
             body["dimensions"] = self.dimension
         try:

@@ -18,7 +18,8 @@ from typing import Final
 import msgspec
 
 from medkg.contracts.document import WriteOutcome
-from medkg.contracts.errors import ConfigurationError, PipelineConfigError, ResourceUnavailableError
+from medkg.contracts.errors import ConfigurationError, MedkgError, PipelineConfigError, ResourceUnavailableError
+from medkg.haystack.sqlite_errors import sqlite_failure
 from medkg.haystack.writes import DocumentWrite, Facets, SparseRow, Stored, decide, prepare
 
 __all__ = [
@@ -112,20 +113,22 @@ class PassageStore:
     def close(self) -> None:
         self._connection.close()
 
-    def write(self, writes: Sequence[DocumentWrite]) -> list[WriteOutcome | PipelineConfigError]:
-        """Writes documents in one transaction; a document whose model does not fit the index is left out alone.
+    def write(self, writes: Sequence[DocumentWrite]) -> list[WriteOutcome | MedkgError]:
+        """Writes documents in one transaction; one that can never be written is left out alone, its outcome an error.
 
         Raises:
-            ResourceUnavailableError: nothing was written: another writer held the database for too long, or the disk is
-                full.
+            ResourceUnavailableError: nothing was written, or not all: another writer held the database for too long, or
+                the disk is full. All may be written again.
         """
         try:
             with self._transaction():
                 return [self._write(write) for write in writes]
         except sqlite3.Error as error:
-            raise ResourceUnavailableError(
-                f"writing {len(writes)} documents to the search index {self.path}: {error}"
-            ) from error
+            failure = sqlite_failure(f"writing {len(writes)} documents to the search index {self.path}", error)
+            failure.__cause__ = error
+        if isinstance(failure, ResourceUnavailableError):
+            raise failure
+        return [failure] if len(writes) == 1 else [outcome for write in writes for outcome in self.write([write])]
 
     def stored(self, doc_id: str) -> Stored | None:
         """What there is of a document, and what ordered it there."""
@@ -146,7 +149,7 @@ class PassageStore:
                     self._delete(doc_id)
                     self._connection.execute("DELETE FROM documents WHERE doc_id = ?", (doc_id,))
         except sqlite3.Error as error:
-            raise ResourceUnavailableError(f"removing documents from {self.path}: {error}") from error
+            raise sqlite_failure(f"removing documents from {self.path}", error) from error
 
     def document_revisions(self) -> list[tuple[str, int]]:
         """Every document that there is a word of, with its revision."""
@@ -176,7 +179,7 @@ class PassageStore:
                     postings = [(t, passage_id, w) for t, w in zip(row.terms, row.weights, strict=True)]
                     self._connection.executemany("INSERT INTO postings VALUES (?, ?, ?)", postings)
         except sqlite3.Error as error:
-            raise ResourceUnavailableError(f"rebuilding the search index {self.path}: {error}") from error
+            raise sqlite_failure(f"rebuilding the search index {self.path}", error) from error
 
     def tidy(self) -> None:
         """Merges the full-text index and gives free pages back to the disk; others wait meanwhile."""

@@ -26,6 +26,7 @@ from medkg.contracts.errors import (
     GpuOutOfMemory,
     ResourceUnavailableError,
 )
+from medkg.contracts.gpu import halving_async
 from medkg.haystack.gpu import require_gpu
 from medkg.haystack.openai import is_out_of_memory
 from medkg.haystack.stores import IndexFacts
@@ -160,7 +161,7 @@ class ServedSplade(LearnedExpander):
     async def _weigh(self, texts: Sequence[str]) -> list[SparseVector]:
         found: list[SparseVector] = []
         for start in range(0, len(texts), self._batch_size):
-            found.extend(await self._batch(texts[start : start + self._batch_size]))
+            found.extend(await halving_async(self._batch, texts[start : start + self._batch_size]))
         return found
 
     async def _batch(self, texts: Sequence[str]) -> list[SparseVector]:

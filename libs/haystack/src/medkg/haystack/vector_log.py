@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from medkg.contracts.errors import PipelineConfigError, ResourceUnavailableError
+from medkg.contracts.errors import MedkgError, ResourceUnavailableError
 from medkg.haystack.filtering import allowed_ids
 from medkg.haystack.passage_reader import Snapshot
 from medkg.haystack.passage_store import PassageStore, store_path
@@ -75,7 +75,7 @@ class VectorLog:
         self._retired: deque[tuple[float, str]] = deque()
         self._merge_at = 0
 
-    def put(self, writes: Sequence[tuple[str, DocumentWrite]]) -> list[PipelineConfigError | None]:
+    def put(self, writes: Sequence[tuple[str, DocumentWrite]]) -> list[MedkgError | None]:
         """Stores the vectors of writes under their ids, durably and in one transaction. Idempotent.
 
         Raises:
@@ -90,7 +90,7 @@ class VectorLog:
                 due.append(self._retired.popleft()[1])
             if due:
                 store.forget(due)
-        return [outcome if isinstance(outcome, PipelineConfigError) else None for outcome in outcomes]
+        return [outcome if isinstance(outcome, MedkgError) else None for outcome in outcomes]
 
     def retire(self, write_ids: Iterable[str]) -> None:
         """Forgets writes after :data:`GRACE_SECONDS`; whoever dies before leaves them to ``medkg index compact``."""

@@ -3,15 +3,18 @@
 Messages are small, so what a worker holds is bounded by number (``WindowSettings``). Inputs that lie in the blob store
 may be large: :class:`ByteBudget` bounds how many bytes of them are open at once. :class:`MemoryWatch` looks at what the
 process really uses: over the soft limit it lets the workers use half of their window, then half of that, and gives it
-back step by step once usage is 10 % below the limit.
+back step by step once usage is 10 % below the limit. What the process has freed, and its allocator keeps for later, is
+given back to the system first (:func:`trim`): else usage would stay where its peak was, and the window small for ever.
 """
 
 import asyncio
+import ctypes
 import logging
 import os
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -75,11 +78,16 @@ class MemoryWatch:
     """Shrinks windows while the process uses more than ``soft_bytes``. ``shrink`` is given the share to be used."""
 
     def __init__(
-        self, soft_bytes: int, shrink: Sequence[Callable[[float], None]], used: Callable[[], int] | None = None
+        self,
+        soft_bytes: int,
+        shrink: Sequence[Callable[[float], None]],
+        used: Callable[[], int] | None = None,
+        give_back: Callable[[], None] | None = None,
     ) -> None:
         self._soft = soft_bytes
         self._shrink = shrink
         self._used = used or resident_bytes
+        self._give_back = give_back or trim
         self.share = 1.0
 
     async def run(self, every_seconds: float = 1.0) -> None:
@@ -91,6 +99,9 @@ class MemoryWatch:
     def look(self) -> None:
         """Look once, and act."""
         used, before = self._used(), self.share
+        if used > self._soft * (1 if before == 1 else _RELIEF):
+            self._give_back()
+            used = self._used()
         if used > self._soft:
             self.share = max(before / 2, _SMALLEST)
         elif used < self._soft * _RELIEF and before < 1:
@@ -114,6 +125,21 @@ def resident_bytes() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, IndexError, ValueError):
         return 0
+
+
+def trim() -> None:
+    """Give memory that is free, but kept by the C library's allocator, back to the system; glibc alone can do that.
+
+    It costs some milliseconds for a few hundred MiB, and holds neither the interpreter's lock nor anything else.
+    """
+    give_back = _malloc_trim()
+    if give_back is not None:
+        give_back(0)
+
+
+@cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    return getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
 
 
 def soft_limit(configured_bytes: int | None) -> int:

@@ -130,6 +130,7 @@ class Worker:
         self._is_paused = False
         self._holds: set[str] = set()  # why nothing is taken, beside the high-water mark
         self._is_stopping = False
+        self._is_publisher_alive = True
         self._in_flight = 0
         self._held_bytes = 0
         self._share = 1.0  # of the window that may be used
@@ -248,7 +249,11 @@ class Worker:
                 await waiter
                 done = 0
             job = self._next()
-            job.messages = await self._until_available(job)
+            try:
+                job.messages = await self._until_available(job)
+            except Exception:
+                await self._leave(job)
+                raise
             self._finished.append(job)
             self._something_finished.set()
             done += 1
@@ -264,6 +269,13 @@ class Worker:
             job.windows.append(window)
         self._in_flight += len(job.records)
         return job
+
+    async def _leave(self, job: _Job) -> None:
+        """The lane dies: its records are nobody's work any more, and no drain waits for them."""
+        for window in job.windows:
+            window.running -= 1
+        async with self._quiet:
+            self._quiet.notify_all()
 
     async def _until_available(self, job: _Job) -> list[Message]:
         attempt = 0
@@ -324,15 +336,21 @@ class Worker:
     # publishing
 
     async def _publish_finished(self) -> None:
-        while True:
-            await self._something_finished.wait()
-            self._something_finished.clear()
-            jobs, self._finished = self._finished, []
-            await self._until_current()
-            await self._deliver([job for job in jobs if any(window.is_open for window in job.windows)])
-            self._settle(jobs)
+        try:
+            while True:
+                await self._something_finished.wait()
+                self._something_finished.clear()
+                jobs, self._finished = self._finished, []
+                await self._until_current()
+                await self._deliver([job for job in jobs if any(window.is_open for window in job.windows)])
+                self._settle(jobs)
+                async with self._quiet:
+                    self._quiet.notify_all()
+        except Exception:
+            self._is_publisher_alive = False  # nothing will be settled any more: no drain waits for it
             async with self._quiet:
                 self._quiet.notify_all()
+            raise
 
     async def _until_current(self) -> None:
         """Wait until the group has spoken to us again, where it may have gone on without us meanwhile."""
@@ -414,10 +432,15 @@ class Worker:
     # waiting
 
     async def _wait_until_done(self, windows: list[OffsetWindow]) -> None:
-        """Wait, for at most the drain time, until every record that was begun in these windows is finished."""
+        """Wait, for at most the drain time, until every record that was begun in these windows is finished.
+
+        What nobody can finish any more, because a lane or the publisher has died, is not waited for.
+        """
         try:
             async with asyncio.timeout(self._settings.drain_seconds), self._quiet:
-                await self._quiet.wait_for(lambda: not any(window.running for window in windows))
+                await self._quiet.wait_for(
+                    lambda: not self._is_publisher_alive or not any(window.running for window in windows)
+                )
         except TimeoutError:
             log.warning("not drained after %s s: the rest is left to the next owner", self._settings.drain_seconds)
 

@@ -179,7 +179,7 @@ DOCUMENTS = Table(
     _text("state_before"),
     Index("documents_by_state", "job_id", "state", "doc_id"),
     Index("documents_by_tenant", "tenant_id", "doc_id"),
-    Index(  # why documents of a job failed is counted from the index alone
+    Index(  # why documents of a job failed is counted without a look at those that did not
         "documents_by_failure",
         "job_id",
         "failure_stage",

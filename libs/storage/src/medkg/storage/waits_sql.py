@@ -190,7 +190,7 @@ WITH files AS (
     AND NOT coalesce(d.pdf_ir_ready, false) AND NOT coalesce(d.pdf_ir_failed, false)
     AND NOT EXISTS (
       SELECT 1 FROM waits o WHERE o.tenant_id = n.tenant_id AND o.file_sha256 = n.file_sha256
-        AND o.state = 'waiting' AND o.asked_at >= {_LONG_AGO})
+        AND o.file_sha256 <> '' AND o.state = 'waiting' AND o.asked_at >= {_LONG_AGO})
   ORDER BY n.tenant_id, n.file_sha256, n.arrived_at, n.wait_id LIMIT :limit)
 UPDATE waits w SET asked_at = clock_timestamp() FROM files
 WHERE w.wait_id = files.wait_id AND coalesce(w.asked_at, '-infinity') < {_LONG_AGO} RETURNING w.*"""  # noqa: S608

@@ -23,7 +23,13 @@ EXAMPLES = """\
   medkg why                               the newest job"""
 
 _WHOLE = re.compile(r"[0-9a-f]{32}")
-_MARKS = {"dead_letter": ("✗", "red"), "lost": ("✗", "red"), "no_members": ("!", "yellow"), "breaker": ("‖", "yellow")}
+_MARKS = {
+    "dead_letter": ("✗", "red"),
+    "refused": ("✗", "dim"),
+    "lost": ("✗", "red"),
+    "no_members": ("!", "yellow"),
+    "breaker": ("‖", "yellow"),
+}
 _MOST = 12  # findings on one screen
 
 

@@ -58,6 +58,7 @@ class Releaser:
     parsed: Callable[[Sequence[tuple[str, str]]], Awaitable[Parsed]] | None = None
     changes: Changes = field(default_factory=Changes)
     _is_full: bool = False
+    _is_held_back: bool = False  # more may be due than a full topic took; looked for once it has room
 
     def wake(self) -> None:
         """Something has changed that may release something."""
@@ -77,14 +78,14 @@ class Releaser:
         next_sweep = time.monotonic()
         while True:
             pause, changed = min(_AGAIN_SECONDS, self.settings.sweep_seconds), self.changes.take()
+            self._is_full = False
             try:
                 async with translated("releasing"):
-                    if changed.everything or time.monotonic() >= next_sweep:
+                    if changed.everything or time.monotonic() >= next_sweep or await self._has_room_again():
                         begun = time.monotonic()
                         while await self.release_once() >= _SMALLEST_BATCH:
                             pass  # a batch was full, so there may be more
-                        if self._is_full:
-                            self.changes.look_again(Changed(everything=True))
+                        self._is_held_back = self._is_full
                         took = time.monotonic() - begun
                         next_sweep = time.monotonic() + max(self.settings.sweep_seconds, took * _MOST_OF_THE_TIME)
                     await self._react(changed)
@@ -121,8 +122,7 @@ class Releaser:
             await self.waits.release_decided(self._publish_decided)
             while await self._release_gates(documents):
                 pass
-            if self._is_full:
-                self.changes.look_again(changed)
+            self._is_held_back = self._is_held_back or self._is_full
             while await self.waits.release_joins(self._publish_joins, documents=documents):
                 pass
         if changed.signalled and (late := await self.waits.note_late_signals(changed.signalled)):
@@ -140,9 +140,12 @@ class Releaser:
         due = await self.waits.seconds_until_due()
         if due is not None:
             pause = min(pause, due)
-        if self._is_full:
-            return max(min(pause, _FULL_SECONDS), _FULL_SECONDS)
+        if self._is_held_back:
+            return max(min(pause, self.rooms.seconds_until_asked), _FULL_SECONDS)
         return max(pause, _SOONEST_SECONDS)
+
+    async def _has_room_again(self) -> bool:
+        return self._is_held_back and await self.rooms.have_grown()
 
     async def _release_pages(self) -> int:
         bounds = {"tenant_bound": self.settings.tenant_documents, "tenant_parked": self.settings.tenant_parked}
@@ -163,7 +166,7 @@ class Releaser:
 
     def _note_full(self, rooms: Mapping[str, int] | None) -> None:
         """Whether a topic took all that it may take: then more may be due than was released."""
-        self._is_full = rooms is not None and self.rooms.is_any_full
+        self._is_full = self._is_full or (rooms is not None and self.rooms.is_any_full)
 
     async def _ask(self, documents: set[tuple[str, str]] | None) -> None:
         if self.files is None:

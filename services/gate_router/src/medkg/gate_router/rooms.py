@@ -28,7 +28,7 @@ class Rooms:
     fresh_seconds: float = 1.0  # how long an answer of Kafka is taken to hold
     clock: Callable[[], float] = time.monotonic
     _left: dict[str, int] = field(default_factory=dict)
-    _given: set[str] = field(default_factory=set)
+    _filled: set[str] = field(default_factory=set)  # by us: there may be more for them
     _asked_at: float = float("-inf")
     _was_told: bool = True
 
@@ -40,19 +40,31 @@ class Rooms:
             lags = await self._lags(self.lags)
             self._left = {topic: max(self.bound - lags.get(topic, 0), 0) for topic in STAGE_TOPICS}
             self._asked_at = self.clock()
-            self._given.clear()
+            self._filled = {topic for topic in self._filled if not self._left[topic]}
         return dict(self._left)
+
+    async def have_grown(self) -> bool:
+        """Whether a topic that was filled from here can take more now."""
+        before = set(self._filled)
+        await self.left()
+        return not self._filled or bool(before - self._filled)
+
+    @property
+    def seconds_until_asked(self) -> float:
+        """For how long the rooms can only become smaller."""
+        return max(self._asked_at + self.fresh_seconds - self.clock(), 0.0)
 
     def take(self, topic: str) -> None:
         """One more message has been released to a topic."""
         if topic in self._left:
             self._left[topic] = max(self._left[topic] - 1, 0)
-            self._given.add(topic)
+            if not self._left[topic]:
+                self._filled.add(topic)
 
     @property
     def is_any_full(self) -> bool:
-        """Whether something was released to a topic a moment ago and it may take nothing more now."""
-        return any(not left and topic in self._given for topic, left in self._left.items())
+        """Whether a topic that was filled from here has had no room since: more may be due for it."""
+        return bool(self._filled)
 
     async def _lags(self, ask: Lags) -> Mapping[str, int]:
         try:

@@ -19,7 +19,7 @@ _LAST = 5  # attempts and actions that are told
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One reason. ``kind`` is stable: gate, retry, join, page, unread, breaker, no_members, backlog, working,
-    dead_letter, lost, late, ended, unknown."""
+    dead_letter, refused, lost, late, ended, unknown."""
 
     kind: str
     sentence: str

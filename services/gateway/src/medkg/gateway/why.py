@@ -156,11 +156,7 @@ class Explainer:
                 runs = found.timeline if found else ()
                 one = await self._under_way(stuck.stage, topology, stuck.quiet_since, runs, now)
                 findings.append(replace(one, documents=stuck.documents))
-        if job.counts.failed or job.counts.rejected:
-            count = job.counts.failed + job.counts.rejected
-            said = f"{count} documents did not make it"
-            command = f"medkg dead-letters list --job {job.job_id[:12]}"
-            findings.append(Finding("dead_letter", said, command=command, documents=count))
+        findings += _lost_ones(job)
         if not findings:
             findings.append(_quiet(job))
         return Why("job", job.job_id, "", job.source, job.state, "", _pipeline(job), tuple(findings), (), now)
@@ -198,3 +194,18 @@ def _digest(job: Job) -> str:
 
 def _pipeline(job: Job | None) -> str:
     return f"{job.pipeline.name} {job.pipeline.version}" if job and job.pipeline else ""
+
+
+def _lost_ones(job: Job) -> list[Finding]:
+    """What of a job did not make it, and whether anything can be done about it."""
+    found = []
+    if failed := job.counts.failed:
+        said = f"{failed} {'document' if failed == 1 else 'documents'} failed"
+        command = f"medkg dead-letters redrive --job {job.job_id[:12]} --dry-run"
+        found.append(Finding("dead_letter", said, freed_by="a redrive", command=command, documents=failed))
+    if rejected := job.counts.rejected:
+        said = f"{rejected} {'document was' if rejected == 1 else 'documents were'} refused for what is in them"
+        command = f"medkg watch {job.job_id[:12]}"
+        freed = "nothing: the same content is refused again"
+        found.append(Finding("refused", said, freed_by=freed, command=command, documents=rejected))
+    return found
