@@ -1,4 +1,4 @@
-"""What an error of SQLite means: is the file not to be had just now, or can what was asked of it never be done?"""
+"""What an error of SQLite means: whether the file is not to be had just now, or what was asked can never be done."""
 
 import sqlite3
 from typing import Final
