@@ -35,7 +35,9 @@ from medkg.runtime.window import OffsetWindow
 log = logging.getLogger(__name__)
 
 _RETRY_SECONDS = (0.1, 0.5, 1.0, 2.0, 5.0)  # between attempts to reach Kafka or a store; the last one repeats
-_BREATH = 32  # records of all lanes together between two turns of the event loop
+_BREATH = 512  # records of all lanes together between two turns of the event loop
+# Results are gathered for as long as more are at hand: a flush costs the same for many as for one.
+_GATHER_SECONDS_EACH, _GATHER_SECONDS = 0.000_2, 0.03
 _REFUSALS = 2  # of the results, then of the dead letter
 
 
@@ -339,6 +341,8 @@ class Worker:
         try:
             while True:
                 await self._something_finished.wait()
+                if self._queue and not self._is_stopping:
+                    await asyncio.sleep(min(len(self._queue) * _GATHER_SECONDS_EACH, _GATHER_SECONDS))
                 self._something_finished.clear()
                 jobs, self._finished = self._finished, []
                 await self._until_current()
