@@ -28,10 +28,10 @@ $(STAMP): $(MANIFESTS) scripts/install.sh
 demo: $(STAMP) ## the embedded fleet on the samples, from job event to search and graph (60 s)
 	@$(BIN)/medkg demo $(ARGS)
 
-test: $(STAMP) ## all tests that can run here; says what was skipped and how to enable it (10 min)
+test: $(STAMP) ## all tests that can run here; says what was skipped and how to enable it (15 min)
 	@$(BIN)/pytest $(ARGS)
 
-test-unit: $(STAMP) ## unit and architecture tests (90 s)
+test-unit: $(STAMP) ## unit and architecture tests (4 min)
 	@$(BIN)/pytest tests/unit tests/architecture $(ARGS)
 
 test-flow: $(STAMP) ## whole pipelines in one process (2 min)
