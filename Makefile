@@ -8,12 +8,13 @@ BIN := .venv/bin
 STAMP := .venv/.installed-$(shell pwd | cksum | cut -d' ' -f1)
 MANIFESTS := pyproject.toml uv.lock $(wildcard */pyproject.toml */*/pyproject.toml)
 
-.PHONY: help install demo test test-unit test-flow test-kafka test-corpus chaos waits coverage benchmark benchmark-check check check-format \
-	check-lint check-types check-imports check-docs format docs kafka postgres clean
+.PHONY: help install demo test test-unit test-flow test-kafka test-corpus chaos waits coverage benchmark benchmark-check benchmark-faiss benchmark-store \
+	benchmark-retrieval benchmark-search check check-format \
+	check-lint check-types check-imports check-docs format docs kafka opensearch postgres clean
 
 help: ## this list (0 s)
 	@awk 'BEGIN { FS = ":.*## "; print "make TARGET [ARGS=...]\n" } \
-		/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+		/^[a-z-]+:.*## / { printf "  %-19s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@printf '\nExample: make test-unit ARGS="-k routing -x"\n'
 
 install: $(STAMP) ## set up .venv as uv.lock says (30 s once, then 0 s)
@@ -60,6 +61,18 @@ benchmark: $(STAMP) ## medkg beside its peers on a real Kafka: ARGS="--only medk
 benchmark-check: $(STAMP) ## is medkg slower than recorded, against its peers? (5 min)
 	@$(BIN)/python -m benchmarks.check $(ARGS)
 
+benchmark-faiss: $(STAMP) ## FAISS alone, 1,000 to 1,000,000 vectors: ARGS="build", then "ask" when it is quiet (30 min)
+	@$(BIN)/python -m benchmarks.retrieval.faiss_cost $(ARGS)
+
+benchmark-store: $(STAMP) ## an embedded store of 100,000 passages, every kind of search (5 min)
+	@$(BIN)/python -m benchmarks.retrieval.store_cost $(ARGS)
+
+benchmark-retrieval: $(STAMP) ## SciFact through a whole fleet with real models; fails below the published figures (15 min)
+	@$(BIN)/python -m benchmarks.retrieval.scifact $(ARGS)
+
+benchmark-search: $(STAMP) ## how long a question takes over HTTP, embedded and OpenSearch: ARGS="build", then "ask" when it is quiet (20 min)
+	@$(BIN)/python -m benchmarks.retrieval.search_latency $(ARGS)
+
 check: check-format check-lint check-types check-imports check-docs ## all checks that run no test (30 s, then 5 s)
 
 check-format: $(STAMP) ## is everything formatted? (1 s)
@@ -86,6 +99,9 @@ docs: $(STAMP) ## write the generated references anew (3 s)
 
 kafka: $(STAMP) ## a real Apache Kafka in the foreground, until Ctrl-C: ARGS="--port 9092" (5 s)
 	@$(BIN)/python -m tests.servers.kafka $(ARGS)
+
+opensearch: $(STAMP) ## a real OpenSearch in the foreground, until Ctrl-C: ARGS="--port 9200"; Java and Maven, no Docker (15 s)
+	@$(BIN)/python -m tests.servers.opensearch $(ARGS)
 
 postgres: $(STAMP) ## a PostgreSQL in the foreground, until Ctrl-C: ARGS="--data DIR" (5 s)
 	@$(BIN)/python -m tests.servers.postgres $(ARGS)

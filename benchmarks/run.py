@@ -30,6 +30,7 @@ import psutil
 from tests.servers.kafka.jars import kafka_jars
 from tests.servers.kafka.server import KafkaServer
 
+from medkg.benchmarks.fairness import measure_fairness
 from medkg.benchmarks.growth import measure_growth
 from medkg.benchmarks.measure import SYSTEMS, Asked, measure_system
 from medkg.benchmarks.overhead import measure_overhead
@@ -41,7 +42,7 @@ from medkg.local.embedded_postgres import embedded_postgres
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PARTS = ("throughput", "latency", "replicas", "overhead", "growth")
+PARTS = ("throughput", "latency", "replicas", "overhead", "fairness", "growth")
 SAMPLES = ("samples/trials", "samples/articles")
 
 
@@ -113,6 +114,7 @@ async def measure(asked: argparse.Namespace) -> dict[str, Any]:
             f"real stages on {', '.join(asked.inputs)}, {asked.passes} passes",
             lambda place: measure_overhead(place, paths, asked.passes),
         ),
+        "fairness": ("one document beside another tenant's large job", measure_fairness),
         "growth": (
             f"memory over {asked.growth_documents} documents",
             lambda place: measure_growth(place, asked.growth_documents),

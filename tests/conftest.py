@@ -15,6 +15,7 @@ pytest_plugins = [
     "tests.fixtures_kafka",
     "tests.fixtures_opensearch",
     "tests.fixtures_postgres",
+    "tests.fixtures_s3",
 ]
 
 # The same examples in every run of CI: new ones are looked for where somebody is there to look at them.

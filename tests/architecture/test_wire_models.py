@@ -10,6 +10,7 @@ ANSWERS = ("medkg.gateway.", "medkg.cli.")
 NOTES_TO_ITSELF = {
     "medkg.haystack.passage_store": "rows of the embedded lexical index",
     "medkg.haystack.segments": "files of the embedded dense index",
+    "medkg.haystack.vectors.manifest": "which segments an index has, as writers and readers of this library keep it",
     "medkg.ingest.cursor": "an adapter's cursor, from one page to the next",
     "medkg.parse.pdf.child": "what the parser's own process is asked, and answers",
     "medkg.gate_router.parking": "how a request came, kept in its row while it waits",
@@ -22,6 +23,7 @@ NOTES_TO_ITSELF = {
 NEVER_WRITTEN = {
     "medkg.runtime.records": "a record as it came",
     "medkg.runtime.outcome": "what a run made",
+    "medkg.storage.ledger_said": "a stage event, read as far as the ledger needs it",
 }
 
 

@@ -15,7 +15,7 @@ from typing import Self
 from tests.servers.tied import start_tied
 
 STAGES = ("ingest", "parse", "validate", "chunk", "embed", "index", "extract", "kg")
-SERVICES = (*STAGES, "gate_router", "ledger")
+SERVICES = (*STAGES, "gate_router", "ledger", "gateway")
 _RESTART_SECONDS = 0.3
 _LOOK_SECONDS = 0.05
 
@@ -70,6 +70,10 @@ class Fleet:
     def of(self, name: str) -> list[Replica]:
         """The replicas of a service."""
         return [one for one in self.all if one.name == name]
+
+    def pids_of(self, name: str) -> frozenset[int]:
+        """The processes of a service as they are now."""
+        return frozenset(one.process.pid for one in self.of(name))
 
     def kill(self, one: Replica) -> None:
         """``kill -9``."""

@@ -4,44 +4,57 @@ import contextlib
 import os
 import random
 import signal
+import socket
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import psutil
-from tests.chaos.network import Wire
-from tests.chaos.observer import Observer
+from tests.chaos.network import EVERYBODY, Wire
+from tests.chaos.observer import Observer, Progress
 from tests.chaos.processes import SERVICES, STAGES, Fleet
 from tests.servers.kafka.server import KafkaServer
 
 _SLOW_SECONDS = 0.2  # each way, for every piece of data
 _AWAY_SECONDS = 3.0
 ANY = "any stage"
+OWNERS_OF_TABLES = ("ledger", "gateway")  # the gate-router's progress is an admission, and in a stage's next page
+NOBODY: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class Fault:
     """Something that goes wrong for as long as the block lasts; ``watched`` is who has to make progress after it.
 
-    ``counts_from_start``: the time to recover counts from the beginning of the fault, as for a killed process.
+    ``strike`` yields the workers whose progress does not count: what they had said before they were killed may still
+    be on its way. ``counts_from_start``: the time to recover counts from the beginning of the fault, as for a killed
+    process.
     """
 
-    name: str
-    watched: str
-    strike: Callable[[], AbstractContextManager[None]]
+    kind: str
+    victim: str
+    watched: tuple[str, ...]
+    strike: Callable[[], AbstractContextManager[frozenset[str]]]
     counts_from_start: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind} {self.victim}"
 
 
 @dataclass
 class Survived:
-    """A fault, and how long it took until work went on."""
+    """A fault, how long it took until somebody went on, and how many events were said again until the next fault."""
 
-    fault: str
+    kind: str
+    victim: str
     watched: str
     seconds: float
+    said_again: int = 0
 
 
 @dataclass
@@ -60,93 +73,117 @@ class Stage:
         """``kill -9`` of a service's process."""
 
         @contextmanager
-        def strike() -> Iterator[None]:
-            self.fleet.kill(self.chance.choice(self.fleet.of(name)))
-            yield
+        def strike() -> Iterator[frozenset[str]]:
+            victim = self.chance.choice(self.fleet.of(name))
+            worker = f"{socket.gethostname()}-{victim.process.pid}"
+            self.fleet.kill(victim)
+            yield frozenset({worker})
 
-        return Fault(f"kill -9 {name}", name, strike, counts_from_start=True)
+        return Fault("kill -9", name, (name,), strike, counts_from_start=True)
 
     def freeze(self, name: str) -> Fault:
         """SIGSTOP for longer than the group waits for a member, then SIGCONT."""
 
         @contextmanager
-        def strike() -> Iterator[None]:
+        def strike() -> Iterator[frozenset[str]]:
             victim = self.chance.choice(self.fleet.of(name))
             self.fleet.freeze(victim)
             try:
                 time.sleep(self.session_seconds + 2)
-                yield
+                yield NOBODY
             finally:
                 self.fleet.thaw(victim)
 
-        return Fault(f"freeze {name}", name, strike)
+        return Fault("freeze", name, (name,), strike)
 
     def full_disk(self, name: str) -> Fault:
         """Nothing that a service writes to its stores fits."""
 
         @contextmanager
-        def strike() -> Iterator[None]:
+        def strike() -> Iterator[frozenset[str]]:
             victims = self.fleet.of(name)
             for victim in victims:
                 self.fleet.fill_disk(victim, is_full=True)
             try:
                 time.sleep(_AWAY_SECONDS)
-                yield
+                yield NOBODY
             finally:
                 for victim in victims:
                     with contextlib.suppress(ProcessLookupError):  # it ended itself, and its successor has room
                         self.fleet.fill_disk(victim, is_full=False)
 
-        return Fault(f"full disk {name}", name, strike)
+        return Fault("full disk", name, (name,), strike)
+
+    def bad_network(self, name: str) -> Fault:
+        """The network of one service alone, all its replicas: slow for a while, then cut."""
+
+        @contextmanager
+        def strike() -> Iterator[frozenset[str]]:
+            wires = (self.kafka_wire, self.postgres_wire)
+            try:
+                for wire in wires:
+                    wire.slow(_SLOW_SECONDS, self.fleet.pids_of(name))
+                time.sleep(_AWAY_SECONDS / 2)
+                for wire in wires:
+                    wire.cut(self.fleet.pids_of(name))
+                time.sleep(_AWAY_SECONDS)
+                yield NOBODY
+            finally:
+                for wire in wires:
+                    wire.heal()
+
+        return Fault("bad network", name, (name,), strike)
 
     def kill_broker(self) -> Fault:
         """``kill -9`` of the broker, which comes back a second later with its data."""
 
         @contextmanager
-        def strike() -> Iterator[None]:
+        def strike() -> Iterator[frozenset[str]]:
             self.kafka.kill()
             time.sleep(1)
             self.kafka.restart()
-            yield
+            yield NOBODY
 
-        return Fault("kill -9 Kafka", ANY, strike)
+        return Fault("kill -9", "Kafka", (ANY, "ledger"), strike)
 
     def restart_postgres(self) -> Fault:
         """An immediate shutdown, as after a crash, and a start with recovery."""
 
         @contextmanager
-        def strike() -> Iterator[None]:
+        def strike() -> Iterator[frozenset[str]]:
             process = psutil.Process(self.postgres.get_pid())
             os.kill(process.pid, signal.SIGQUIT)
             process.wait(20)
             time.sleep(1)
             self.postgres.ensure_postgres_running()
-            yield
+            yield NOBODY
 
-        return Fault("crash PostgreSQL", ANY, strike)
+        return Fault("crash", "PostgreSQL", (ANY, *OWNERS_OF_TABLES), strike)
 
     def network(self, name: str, wire: Wire, *, is_cut: bool) -> Fault:
-        """A wire that is slow, or cut, for a while."""
+        """A wire that is slow, or cut, for everybody and for a while."""
 
         @contextmanager
-        def strike() -> Iterator[None]:
+        def strike() -> Iterator[frozenset[str]]:
             if is_cut:
-                wire.cut()
+                wire.cut(EVERYBODY)
             else:
-                wire.slow(_SLOW_SECONDS)
+                wire.slow(_SLOW_SECONDS, EVERYBODY)
             try:
                 time.sleep(_AWAY_SECONDS)
-                yield
+                yield NOBODY
             finally:
                 wire.heal()
 
-        return Fault(f"{'cut' if is_cut else 'slow'} network to {name}", ANY, strike)
+        watched = (ANY, "ledger") if name == "Kafka" else (ANY, *OWNERS_OF_TABLES)
+        return Fault("network cut to" if is_cut else "network slow to", name, watched, strike)
 
     def everything(self) -> list[Fault]:
         """Every kind of fault on everything it can happen to."""
         return [
             *(self.kill(name) for name in SERVICES),
             *(self.freeze(name) for name in SERVICES),
+            *(self.bad_network(name) for name in SERVICES),
             *(self.full_disk(name) for name in STAGES if name not in {"ingest", "kg", "validate"}),
             self.kill_broker(),
             self.kill_broker(),
@@ -159,8 +196,10 @@ class Stage:
     def short(self) -> list[Fault]:
         """One fault of every kind, on a few kinds of service."""
         return [
-            *(self.kill(name) for name in self.chance.sample(SERVICES, 3)),
-            self.freeze(self.chance.choice(STAGES)),
+            self.kill("ledger"),
+            *(self.kill(name) for name in self.chance.sample([*STAGES, "gate_router", "gateway"], 2)),
+            self.freeze(self.chance.choice(SERVICES)),
+            self.bad_network(self.chance.choice(SERVICES)),
             self.full_disk(self.chance.choice(["parse", "chunk", "embed", "index", "extract"])),
             self.kill_broker(),
             self.restart_postgres(),
@@ -170,64 +209,96 @@ class Stage:
 
 
 def weather(
-    faults: Sequence[Fault], observer: Observer, submit: Callable[[str], None], chance: random.Random
+    faults: Sequence[Fault],
+    signs: Mapping[str, Progress],
+    observer: Observer,
+    submit: Callable[[str], None],
+    chance: random.Random,
 ) -> list[Survived]:
     """Let every fault strike while documents are on their way, and wait each time until work goes on.
 
     ``submit`` is called before every fault and once more while its effects last, so that there is work to go on with.
+    ``signs`` tells of each that is watched how its progress is seen.
 
     Raises:
-        AssertionError: nothing went on within a minute and a half.
+        AssertionError: somebody did not go on within a minute and a half.
     """
     order = list(faults)
     chance.shuffle(order)
-    survived = []
+    survived: list[Survived] = []
+    _all_at_work(signs, submit)
     for number, fault in enumerate(order):
+        before = observer.redeliveries
         submit(f"{number}-before")
         time.sleep(chance.uniform(0.1, 1.5))
         observer.forget()
         struck = time.time()
-        with fault.strike():
+        with fault.strike() as gone:
             pass
         healed = time.time()
         submit(f"{number}-after")
         since = struck if fault.counts_from_start else healed
-        seconds = _first_progress(fault, observer, since) - since
-        survived.append(Survived(fault.name, fault.watched, seconds))
-        print(f"  {fault.name:<28} {seconds:6.1f} s until {fault.watched} went on", flush=True)
+        went_on = _first_progress(fault.name, fault.watched, signs, since, gone)
+        for name, at in went_on.items():
+            again = observer.redeliveries - before if name == fault.watched[0] else 0
+            survived.append(Survived(fault.kind, fault.victim, name, at - since, again))
+            print(f"  {fault.name:<28} {at - since:6.1f} s until {name} went on, {again} said again", flush=True)
     return survived
 
 
-def _first_progress(fault: Fault, observer: Observer, since: float) -> float:
-    names = STAGES if fault.watched == ANY else (_witness(fault.watched),)
+def _all_at_work(signs: Mapping[str, Progress], submit: Callable[[str], None]) -> None:
+    """Wait until everybody has done something: how long a fleet takes to start is not how long it takes to recover."""
+    began = time.time()
+    submit("first")
+    _first_progress("the start", tuple(signs), signs, began, NOBODY)
+    print(f"  the fleet was at work after {time.time() - began:.1f} s", flush=True)
+
+
+def _first_progress(
+    after: str, watched: Sequence[str], signs: Mapping[str, Progress], since: float, gone: frozenset[str]
+) -> dict[str, float]:
+    found: dict[str, float] = {}
     deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
-        found = [at for name in names if (at := observer.completed_since(since, name)) is not None]
-        if found:
-            return min(found)
+    while missing := [name for name in watched if name not in found]:
+        assert time.monotonic() < deadline, f"{after}: {', '.join(missing)} made no progress for 90 s"
+        for name in missing:
+            at = signs[name](since, gone)
+            if at is not None:
+                found[name] = at
         time.sleep(0.02)
-    raise AssertionError(f"{fault.name}: {fault.watched} made no progress for 90 s")
-
-
-def _witness(service: str) -> str:
-    """By whose events the progress of a service is seen: the ledger's by the pages that it makes room for."""
-    return "ingest" if service == "ledger" else service
+    return found
 
 
 def table(survived: Sequence[Survived], observer: Observer, fleet: Fleet) -> str:
-    """What was survived, for people."""
-    rows = [f"{one.fault:<28} {one.watched:<12} {one.seconds:6.1f} s" for one in survived]
-    seconds = sorted(one.seconds for one in survived)
-    p50 = statistics.median(seconds)
-    p95 = seconds[min(len(seconds) - 1, int(len(seconds) * 0.95))]
+    """What was survived, for people: each fault, then by kind of fault and by who went on, then all together."""
+    by_kind: dict[str, list[float]] = defaultdict(list)
+    for one in survived:
+        by_kind[f"{one.kind} of a service" if one.victim in SERVICES else f"{one.kind} {one.victim}"].append(
+            one.seconds
+        )
+        by_kind[f"… until {one.watched} went on"].append(one.seconds)
+    faults = {(one.kind, one.victim) for one in survived}
     ends = {f"{one.name}-{one.number}": one.ends for one in fleet.all if one.ends}
     return "\n".join(
         [
-            f"{'fault':<28} {'watched':<12} first progress after",
-            *rows,
-            f"{len(survived)} faults survived; first progress after p50 {p50:.1f} s, p95 {p95:.1f} s, "
-            f"longest {seconds[-1]:.1f} s",
-            f"{sum(one.starts - 1 for one in fleet.all)} processes started again, of which by themselves: {ends or 0}",
+            f"{'fault':<28} {'who went on':<12} first progress after  events said again",
+            *(
+                f"{one.kind + ' ' + one.victim:<28} {one.watched:<12} {one.seconds:20.1f} s {one.said_again:>17}"
+                for one in survived
+            ),
+            "",
+            f"{'of these':<36} {'times':>5} {'p50':>6} {'p95':>6} {'longest':>8}",
+            *(_row(name, by_kind[name]) for name in sorted(by_kind)),
+            _row("all", [one.seconds for one in survived]),
+            "",
+            f"{len(faults)} different faults survived; {sum(one.starts - 1 for one in fleet.all)} processes started "
+            f"again, of which by themselves: {ends or 0}",
             f"{observer.redeliveries} of {sum(observer.ids.values())} events were said again, without effect",
         ]
     )
+
+
+def _row(name: str, seconds: Sequence[float]) -> str:
+    ordered = sorted(seconds)
+    p95 = ordered[min(len(ordered) - 1, int(len(ordered) * 0.95))]
+    return f"{name:<36} {len(ordered):>5} {statistics.median(ordered):>6.1f} {p95:>6.1f} {ordered[-1]:>8.1f}"

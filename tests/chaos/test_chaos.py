@@ -22,9 +22,9 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import make_url
 from tests.chaos.network import Wire
-from tests.chaos.observer import Observer
-from tests.chaos.processes import Fleet
-from tests.chaos.storm import Stage, table, weather
+from tests.chaos.observer import LedgerWatch, Observer, answers
+from tests.chaos.processes import STAGES, Fleet
+from tests.chaos.storm import ANY, Stage, table, weather
 from tests.fixtures_fleet import ALL_SERVICES, BrokerUnderTest, FleetUnderTest, ended_job, rows_of
 from tests.servers.kafka.jars import KafkaUnavailable, kafka_jars
 from tests.servers.kafka.server import KafkaServer, free_port
@@ -139,21 +139,30 @@ async def test_the_stores_of_a_disturbed_run_equal_those_of_one_left_alone(
             "MEDKG_TOPOLOGIES_DIR": str(ROOT / "topologies"),
             "MEDKG_DRAIN_SECONDS": "5",
             "MEDKG_HTTP_PORT": "-1",
+            "MEDKG_GATEWAY_PORT": str(gateway := free_port()),
         }
         fleet = stack.enter_context(Fleet(environment, tmp_path, REPLICAS))
         observer = stack.enter_context(Observer(kafka.bootstrap, broker.prefix))
+        ledger = stack.enter_context(LedgerWatch(database))
         chance = random.Random(SEED)
         stage = Stage(fleet, kafka, kafka_wire, postgres, postgres_wire, SESSION_MS / 1_000, chance)
         faults = stage.everything() if IS_LONG else stage.short()
         jobs: list[str] = []
-        share = len(notes) // (2 * len(faults))
+        share = len(notes) // (2 * len(faults) + 1)
 
         def submit(name: str, count: int = share) -> None:
             paths = [notes.pop() for _ in range(count)]
             event = publish_job_event(broker.settings, submission(paths), source="test", event_id=name)
             jobs.append(asyncio.run(event))
 
-        survived = await asyncio.to_thread(weather, faults, observer, submit, chance)
+        signs = {
+            **{name: observer.completed(name) for name in STAGES},
+            ANY: observer.completed(),
+            "gate_router": observer.admitted(lambda: jobs),
+            "ledger": ledger.projected,
+            "gateway": answers(f"http://127.0.0.1:{gateway}/v1/status"),
+        }
+        survived = await asyncio.to_thread(weather, faults, signs, observer, submit, chance)
         if notes:
             await asyncio.to_thread(submit, "rest", len(notes))
         begun = time.monotonic()

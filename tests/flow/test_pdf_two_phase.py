@@ -17,19 +17,6 @@ pytestmark = [pytest.mark.corpus, pytest.mark.postgres]
 __all__ = ["environment"]  # the fixture of the download flow
 DOIS = ("10.5555/one", "10.5555/two")
 QUERY = "?email=library%40clinic.test"
-LOCAL = """
-version: "1.0"
-name: pdf-local
-description: PDF articles on a machine without MinerU.
-applicable_sources: [unpaywall]
-stages:
-  - {name: ingest, type: IngestStage, policy: polite-api}
-  - {name: download_pdf, type: DownloadStage, policy: polite-api, depends_on: [ingest]}
-  - {name: parse, type: ParseStage, uses: pdfium, depends_on: [download_pdf]}
-  - {name: chunk, type: ChunkStage, depends_on: [parse]}
-  - {name: embed, type: EmbedStage, depends_on: [chunk]}
-  - {name: index, type: IndexStage, depends_on: [embed]}
-"""
 
 
 async def test_two_articles_with_one_pdf_are_parsed_once_and_both_searchable(
@@ -87,16 +74,14 @@ async def test_without_mineru_pdfium_reads_the_downloaded_file(
     start_fleet: Any,
     environment: Any,
     corpus: Path,
-    tmp_path: Path,
 ) -> None:
-    folder = _local_topology(tmp_path)
     good = (corpus / "pdf" / "pmc" / "PMC7808740.pdf").read_bytes()
     scan = (corpus / "pdf" / "nasty" / "scanned_haystack_non_text_searchable.pdf").read_bytes()
     async with serving() as publisher:
         environment(publisher)
         for doi, path, data in ((DOIS[0], "/one.pdf", good), (DOIS[1], "/scan.pdf", scan)):
             publisher.answers |= {f"/v2/{doi}{QUERY}": article(publisher, doi, path), path: pdf(data)}
-        async with start_fleet(topologies=folder) as fleet:
+        async with start_fleet() as fleet:
             job_id = await fleet.submit({"ids": list(DOIS)}, source="unpaywall", pipeline="pdf-local")
             job = await fleet.ended(job_id)
             async with fleet.search() as search:
@@ -106,13 +91,3 @@ async def test_without_mineru_pdfium_reads_the_downloaded_file(
     assert documents[DOIS[1]].failure_code == "needs_ocr"
     assert found.hits
     assert all(hit.provenance.page and hit.provenance.box for hit in found.hits)
-
-
-def _local_topology(tmp_path: Path) -> Path:
-    """A folder with the pipeline above, and the policies that are shipped."""
-    folder = tmp_path / "topologies"
-    folder.mkdir()
-    (folder / "pdf-local.yaml").write_text(LOCAL)
-    shipped = Path(__file__).resolve().parents[2] / "topologies"
-    (folder / "resilience.yaml").write_text((shipped / "resilience.yaml").read_text())
-    return folder

@@ -1,6 +1,6 @@
 """A process that writes documents and kills itself: ``python -m tests.integration.killed_writer JSON``.
 
-It dies before or after its n-th step: a request to OpenSearch that changes something, a call of the vector log, or a
+It dies before or after its n-th step: a request to OpenSearch that changes something, a change in the blob store, or a
 statement of SQLite.
 """
 
@@ -16,7 +16,9 @@ from typing import Any
 from tests.integration import stores_kit
 
 from medkg.haystack.passage_store import PassageStore
-from medkg.haystack.vector_log import VectorLog
+from medkg.runtime.blobs import BlobStore
+
+SEGMENT_ROWS = 4  # of the writer beside OpenSearch: it merges all the time
 
 
 class Fuse:
@@ -40,10 +42,10 @@ class Fuse:
 
 
 def arm_opensearch(fuse: Fuse) -> None:
-    """Every request that changes something, and every write to the vector log, is a step."""
+    """Every request that changes something in OpenSearch or in the blob store is a step."""
     from opensearchpy import AsyncTransport
 
-    perform, put, retire = AsyncTransport.perform_request, VectorLog.put, VectorLog.retire
+    perform = AsyncTransport.perform_request
 
     async def request(self: Any, method: str, url: str, *args: Any, **kwargs: Any) -> Any:
         if method == "GET" or url.endswith(("_mget", "_search")):
@@ -53,17 +55,18 @@ def arm_opensearch(fuse: Fuse) -> None:
         fuse.after()
         return answer
 
-    def logged(work: Any) -> Any:
-        def call(self: VectorLog, *args: Any) -> Any:
+    def stepwise(work: Any) -> Any:
+        async def call(self: BlobStore, *args: Any) -> Any:
             fuse.before()
-            result = work(self, *args)
+            result = await work(self, *args)
             fuse.after()
             return result
 
         return call
 
     AsyncTransport.perform_request = request  # type: ignore[method-assign]  # this process lives for one test
-    VectorLog.put, VectorLog.retire = logged(put), logged(retire)  # type: ignore[method-assign]
+    for name in ("create", "replace", "put_file", "delete"):
+        setattr(BlobStore, name, stepwise(getattr(BlobStore, name)))
 
 
 def arm_embedded(fuse: Fuse) -> None:
@@ -87,8 +90,8 @@ async def main(task: dict[str, Any]) -> None:
         opening = stores_kit.embedded_stores(folder)
     else:
         arm_opensearch(fuse)
-        log = folder if task["backend"] == "opensearch-faiss" else None
-        opening = stores_kit.opensearch_stores(task["url"], task["prefix"], log)
+        blobs = folder if task["backend"] == "opensearch-faiss" else None
+        opening = stores_kit.opensearch_stores(task["url"], task["prefix"], blobs, segment_rows=SEGMENT_ROWS)
     async with opening as stores:
         for doc_id, texts, revision in task["writes"]:
             write = stores_kit.document(doc_id, *texts, revision=revision, job=f"job-{revision}")

@@ -22,7 +22,9 @@ from medkg.haystack.opensearch.names import IndexNames
 from medkg.haystack.opensearch.reader import OpenSearchPassages
 from medkg.haystack.opensearch.writer import OpenSearchWriter
 from medkg.haystack.stores import PassageIndex, PassageWriter
+from medkg.haystack.vectors.store import VectorStore, vector_store
 from medkg.haystack.writes import DocumentWrite, prepare
+from medkg.runtime.blobs import open_blobs
 
 EMBEDDER = HashingEmbedder(64)
 TENANT = "acme"
@@ -49,17 +51,31 @@ async def embedded_stores(folder: Path, index: str = INDEX) -> AsyncIterator[Sto
         await passages.aclose()
 
 
+def vectors_at(folder: Path | None, machine: str) -> VectorStore | None:
+    """The blob store in ``folder``, seen from a machine that shares nothing else: it has a cache of its own."""
+    if folder is None:
+        return None
+    return vector_store(open_blobs((folder / "blobs").as_uri()), folder / machine)
+
+
 @asynccontextmanager
-async def opensearch_stores(url: str, prefix: str, folder: Path | None, index: str = INDEX) -> AsyncIterator[Stores]:
-    """With a folder for the vector log, or with vectors in OpenSearch."""
+async def opensearch_stores(
+    url: str, prefix: str, folder: Path | None, index: str = INDEX, segment_rows: int = 4096
+) -> AsyncIterator[Stores]:
+    """With vectors in the blob store that ``folder`` holds, or in OpenSearch. Writers and readers are on different
+    machines."""
     client = connect(Connection(url))
 
     def indexes() -> Indexes:
         return indexes_of(client, prefix, knn=folder is None)
 
-    writer, passages = OpenSearchWriter(indexes(), index, folder), OpenSearchPassages(indexes(), index, folder)
+    def writer_on(machine: str) -> OpenSearchWriter:
+        return OpenSearchWriter(indexes(), index, vectors_at(folder, machine), segment_rows=segment_rows)
+
+    writer = writer_on("writer")
+    passages = OpenSearchPassages(indexes(), index, vectors_at(folder, "reader"))
     try:
-        yield Stores(writer, passages, lambda: OpenSearchWriter(indexes(), index, folder))
+        yield Stores(writer, passages, lambda: writer_on("writer-again"))
     finally:
         await writer.aclose()
         await passages.aclose()

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from tests.unit.ledger.lifecycle import Job, doc_id
 from typer.testing import CliRunner, Result
 
 from medkg.cli.app import app
+from medkg.cli.fleet_process import running_fleet
+from medkg.cli.session import SystemClock
 from medkg.contracts import topics
 from medkg.contracts.cloudevents import Message
 from medkg.contracts.messages import EventType, IngestedDocument, PageReport
@@ -70,6 +73,29 @@ def test_import_tells_every_hundred_rows_and_names_those_that_failed(medkg: Medk
 )
 def test_what_cannot_be_meant_is_wrong_usage(medkg: Medkg, arguments: tuple[str, ...]) -> None:
     assert medkg(*arguments).exit_code == 2
+
+
+def test_the_database_of_a_fleet_that_is_up_is_found_by_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("MEDKG_DATABASE_URL", "MEDKG_DATA_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MEDKG_KAFKA_BOOTSTRAP", "127.0.0.1:1")  # of another fleet, which is away
+    run = partial(CliRunner().invoke, app)
+    nowhere = run(["ledger", "reconcile"])
+    assert nowhere.exit_code == 2
+    assert "or --data DIR, the folder of a fleet that `medkg up` runs" in " ".join(nowhere.stderr.split())
+    with running_fleet(tmp_path / ".medkg", tmp_path, SystemClock()) as fleet:
+        found = run(["ledger", "reconcile", "--older-than", "1s", "--json"])
+        assert found.exit_code == 0, found.stderr
+        assert json.loads(found.stdout)["findings"] == []
+        assert f"Kafka {fleet.broker}" in found.stderr
+        for command in (["artefacts"], ["rebuild", "--check"], ["migrate"]):
+            result = run(["ledger", *command])
+            assert result.exit_code == 0, result.stderr
+            assert result.stdout.startswith("the fleet on .medkg, Kafka 127.0.0.1:")
+    assert run(["ledger", "reconcile"]).exit_code == 2  # it is gone, and so is its database
 
 
 def test_a_database_that_is_away_is_said(medkg: Medkg) -> None:

@@ -18,19 +18,21 @@ from tests.integration.stores_kit import (
     indexes_of,
     opensearch_stores,
     vector_of,
+    vectors_at,
 )
 from typer.testing import CliRunner
 
 from medkg.cli.app import app
 from medkg.contracts.errors import ResourceUnavailableError
 from medkg.haystack.opensearch import layout
-from medkg.haystack.opensearch import upkeep as opensearch_upkeep
 from medkg.haystack.opensearch.bulk import Action, send
 from medkg.haystack.opensearch.client import Connection, connect
 from medkg.haystack.opensearch.upkeep import OpenSearchUpkeep
-from medkg.haystack.passage_store import PassageStore, store_path
+from medkg.haystack.passage_database import store_path
+from medkg.haystack.passage_store import PassageStore
 from medkg.haystack.upkeep import EmbeddedUpkeep, Upkeep
-from medkg.haystack.vector_log import VectorLog, log_path
+from medkg.haystack.vectors.log import VectorLog
+from medkg.haystack.vectors.merging import NothingIsVisible
 
 BACKENDS = [
     "embedded",
@@ -63,11 +65,13 @@ async def _opened(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator
             yield UnderTest("embedded", stores, EmbeddedUpkeep(folder))
         return
     url, prefix = request.getfixturevalue("opensearch"), request.getfixturevalue("opensearch_prefix")
-    log = folder if request.param == "opensearch-faiss" else None
+    blobs = folder if request.param == "opensearch-faiss" else None
     client = connect(Connection(url))
     try:
-        async with opensearch_stores(url, prefix, log) as stores:
-            upkeep = OpenSearchUpkeep(indexes_of(client, prefix, knn=log is None), INDEX, log)
+        async with opensearch_stores(url, prefix, blobs) as stores:
+            upkeep = OpenSearchUpkeep(
+                indexes_of(client, prefix, knn=blobs is None), INDEX, vectors_at(blobs, "operator")
+            )
             yield UnderTest(request.param, stores, upkeep)
     finally:
         await client.close()
@@ -146,25 +150,27 @@ async def test_compaction_removes_what_was_deleted_and_changes_no_answer(index: 
 
 @pytest.mark.opensearch
 async def test_what_dead_writers_left_is_seen_by_verify_and_removed_by_compact(
-    opensearch: str, opensearch_prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    opensearch: str, opensearch_prefix: str, tmp_path: Path
 ) -> None:
     client = connect(Connection(opensearch))
     indexes = indexes_of(client, opensearch_prefix)
-    upkeep = OpenSearchUpkeep(indexes, INDEX, tmp_path)
+    vectors = vectors_at(tmp_path, "operator")
+    assert vectors is not None
+    upkeep = OpenSearchUpkeep(indexes, INDEX, vectors)
     async with opensearch_stores(opensearch, opensearch_prefix, tmp_path) as stores:
         await stores.writer.replace(TENANT, document("d1", "word one"))
         # a writer that died before its switch
         dead = document("d1", "word two", "word three", revision=2, job="j2")
-        log = VectorLog(log_path(tmp_path, TENANT, INDEX))
-        log.put([(layout.write_id_of(dead), dead)])
-        log.close()
         alias = indexes.names.alias(TENANT, INDEX)
+        folder = vectors.folder(alias, dead.model, dead.dimension)
+        log = VectorLog(folder, vectors.cache, NothingIsVisible(), 4096)
+        await log.put([(layout.write_id_of(dead), dead)])
         await send(
             client, alias, layout.passage_actions(dead, layout.write_id_of(dead), 0, with_vectors=False), doing=""
         )
         assert await found(stores) == [["word one"]] * 3
         assert (await upkeep.verify(TENANT, say)).leftover_passages == 2
-        monkeypatch.setattr(opensearch_upkeep, "LEFTOVER_SECONDS", -1.0)  # the vectors are of this moment
+        upkeep = OpenSearchUpkeep(indexes, INDEX, vectors, leftover_seconds=-1.0)  # the vectors are of this moment
         done = await upkeep.compact(TENANT, say, dry_run=False)
         assert (done.leftover_passages, done.leftover_vectors) == (2, 1)
         findings = await upkeep.verify(TENANT, say)

@@ -18,7 +18,7 @@ from tests.integration.stores_kit import TENANT, Stores, document, embedded_stor
 
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS = int(os.environ.get("MEDKG_TEST_SEEDS", "4"))
-LONGEST = {"embedded": 60, "opensearch-faiss": 14, "opensearch-knn": 12}  # steps that the writes take, about
+LONGEST = {"embedded": 60, "opensearch-faiss": 40, "opensearch-knn": 12}  # steps that the writes take, about
 BACKENDS = [
     "embedded",
     pytest.param("opensearch-faiss", marks=pytest.mark.opensearch),

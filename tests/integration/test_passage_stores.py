@@ -1,4 +1,7 @@
-"""One suite for every search store: embedded, OpenSearch with FAISS beside it, and OpenSearch with its k-NN fields."""
+"""One suite for every search store: embedded, OpenSearch with FAISS beside it, and OpenSearch with its k-NN fields.
+
+With FAISS writers and readers share OpenSearch and the blob store, and nothing else: each has a cache of its own.
+"""
 
 import asyncio
 import itertools
@@ -29,6 +32,7 @@ WRITTEN, UNCHANGED, SUPERSEDED = WriteOutcome.WRITTEN, WriteOutcome.UNCHANGED, W
 BACKENDS = [
     "embedded",
     pytest.param("opensearch-faiss", marks=pytest.mark.opensearch),
+    pytest.param("opensearch-faiss-merging", marks=pytest.mark.opensearch),
     pytest.param("opensearch-knn", marks=pytest.mark.opensearch),
 ]
 
@@ -40,8 +44,9 @@ async def stores(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
             yield opened
         return
     url, prefix = request.getfixturevalue("opensearch"), request.getfixturevalue("opensearch_prefix")
-    folder = tmp_path if request.param == "opensearch-faiss" else None
-    async with opensearch_stores(url, prefix, folder) as opened:
+    folder = None if request.param == "opensearch-knn" else tmp_path
+    rows = 4 if request.param == "opensearch-faiss-merging" else 4096
+    async with opensearch_stores(url, prefix, folder, segment_rows=rows) as opened:
         yield opened
 
 
@@ -253,6 +258,24 @@ async def test_a_moment_stays_as_it_was_while_documents_are_replaced(stores: Sto
         await stores.writer.replace(TENANT, document("d1", "word new", revision=2, job="j2"))
         assert [sorted(leg) for leg in await legs(before, "word")] == [["word old", "word old too"]] * 3
     assert await all_texts(stores, "word") == ["word new"]
+
+
+@pytest.mark.opensearch
+async def test_a_blob_store_that_fails_costs_a_question_its_vectors_and_not_its_words(
+    opensearch: str, opensearch_prefix: str, tmp_path: Path
+) -> None:
+    async with opensearch_stores(opensearch, opensearch_prefix, tmp_path) as stores:
+        await stores.writer.replace(TENANT, document("d1", "word one"))
+        (delta,) = (tmp_path / "blobs").rglob("deltas/*")
+        whole = delta.read_bytes()
+        delta.write_bytes(whole[:-1])
+        async with stores.index.view(TENANT) as view:
+            assert view is not None
+            assert len(await view.lexical("word", 10)) == 1
+            with pytest.raises(ContractError, match="are not those that were written"):
+                await view.dense(vector_of("word"), 10)
+        delta.write_bytes(whole)
+        assert await all_texts(stores, "word") == ["word one"]
 
 
 async def test_a_tenant_without_an_index_has_no_view(stores: Stores) -> None:

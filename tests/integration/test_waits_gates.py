@@ -268,7 +268,7 @@ async def test_a_retry_goes_back_to_its_stage_when_it_is_due(router: RouterUnder
     await router.arrive(PDF, "embed", "doc-1", attempt=4, not_before_ms=due + 1)
     await router.look()
     assert router.sent("medkg.embed.v1") == []
-    seconds = await router.waits.seconds_until_due()
+    seconds = (await router.waits.look()).seconds_until_due
     assert seconds is not None
     assert 50 < seconds <= 60
     await run(engine, "UPDATE waits SET due_at = now() WHERE attempt = 3")
@@ -305,7 +305,7 @@ def _has_sent(router: RouterUnderTest, count: int) -> bool:
     return len(router.sent("medkg.chunk.v1")) == count
 
 
-async def test_a_document_is_released_within_a_tenth_of_a_second_of_its_signal(
+async def test_a_document_is_released_by_its_signal_and_not_only_by_the_sweep(
     router: RouterUnderTest, engine: AsyncEngine
 ) -> None:
     for number in range(5):
@@ -319,7 +319,7 @@ async def test_a_document_is_released_within_a_tenth_of_a_second_of_its_signal(
             await router.until(partial(_has_sent, router, number + 1))
             took.append(asyncio.get_running_loop().time() - begun)
     print(f"\nreleased after {[round(each * 1000) for each in took]} ms")
-    assert sorted(took)[2] < 0.1
+    assert sorted(took)[2] < router.releaser.settings.sweep_seconds / 2
 
 
 async def test_a_lost_notice_is_made_good_by_the_sweep(router: RouterUnderTest, engine: AsyncEngine) -> None:

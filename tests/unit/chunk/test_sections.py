@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from medkg.chunk.app import SECTIONS, SectionOptions
 from medkg.chunk.stage import SectionChunker
-from medkg.contracts.context import StageContext
+from medkg.contracts.context import Metadata, StageContext
 from medkg.contracts.document import Block, BlockKind, Chunk, Document, Provenance, Section, SectionKind
 from medkg.contracts.errors import PayloadTooLargeError
 from medkg.contracts.implementation import Host
@@ -153,6 +153,33 @@ def test_long_values_of_metadata_stay_with_the_document() -> None:
         "source_id": "S",
         "kind": "text",
     }
+
+
+def test_what_searches_filter_by_is_kept_whatever_else_a_document_says() -> None:
+    conditions = "|".join(f"condition {n}" for n in range(400))
+    metadata: Metadata = {f"a{n:02}": n for n in range(40)}
+    metadata |= {"year": 2020, "conditions": conditions, "phase": "PHASE1"}
+    source = Document("d", "files", "S", "text", "T", (section(block(1, "x y")),), metadata=metadata)
+    kept = SectionChunker().execute(CONTEXT, source)[0].metadata
+    assert (kept["year"], kept["phase"], kept["a00"]) == (2020, "PHASE1", 0)
+    assert len(kept) == 16 + 3
+    shown = str(kept["conditions"])
+    assert len(shown) <= 2_000
+    assert shown.split("|") == conditions.split("|")[: len(shown.split("|"))]  # whole ones only
+
+
+def test_facets_that_a_document_does_not_know_are_those_that_its_source_told() -> None:
+    told = StageContext("t", "d", "job", {"year": 2011, "retracted": True, "file_key": "k", "source": "core"})
+    pdf = Document("d", "core", "S", "article", "T", (section(block(1, "x")),), metadata={"pages": 3})
+    assert SectionChunker().execute(told, pdf)[0].metadata == {
+        "pages": 3,
+        "year": 2011,
+        "retracted": True,
+        "source": "core",
+        "source_id": "S",
+        "kind": "article",
+    }
+    assert SectionChunker().execute(told, document(section(block(1, "x"))))[0].metadata["year"] == 2020
 
 
 def test_the_registered_implementation_opens_with_its_defaults() -> None:

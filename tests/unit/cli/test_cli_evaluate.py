@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 from typer.testing import Result
 
-from medkg.cli.evaluation import Evaluation, LegFigures, comparison, store
+from medkg.cli.evaluation import Evaluation, LegFigures, comparison, write_results
 from medkg.cli.evaluation_fleet import write_records
 from medkg.cli.evaluation_plot import plot
 from medkg.contracts.errors import ConfigurationError
@@ -21,7 +21,7 @@ RUN = {"q1": {"a": 1.0, "b": 0.5}, "q2": {"a": 1.0, "b": 0.5}}
 
 def evaluation() -> Evaluation:
     figures = LegFigures(measured(RUN, JUDGEMENTS), 1.5, 3.0, 4.0)
-    return Evaluation("mini", 2, 2, "hashing {}", 1.0, 2_000, {"bm25": figures}, {"bm25": RUN}, JUDGEMENTS)
+    return Evaluation("mini", 2, 2, "hashing {}", "embedded", 1.0, 2_000, {"bm25": figures}, {"bm25": RUN}, JUDGEMENTS)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_names_of_files_are_numbers_whatever_the_ids_are(tmp_path: Path) -> None
 
 
 def test_figures_plot_and_rankings_are_kept(tmp_path: Path) -> None:
-    account = store(evaluation(), tmp_path / "out", {})
+    account = write_results(evaluation(), tmp_path / "out", {})
     assert json.loads((tmp_path / "out" / "evaluation.json").read_text()) == account
     assert account["legs"]["bm25"]["measures"]["RR"] == 0.75
     assert (tmp_path / "out" / "run-bm25.trec").read_text().splitlines()[0].startswith("q1 Q0 a 1 ")

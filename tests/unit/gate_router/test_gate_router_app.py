@@ -80,7 +80,7 @@ async def opened(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Parts, 
         "Parker": given,
         "Releaser": given,
         "Groups": given,
-        "migrate": nothing,
+        "prepare": nothing,
         "listen": forever,
     }.items():
         monkeypatch.setattr(app, name, value)

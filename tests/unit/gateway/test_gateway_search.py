@@ -16,8 +16,10 @@ from medkg.haystack.answering import Hit, LegShare, Neighbour, SearchAnswer, Sea
 from medkg.haystack.embedding import TextKind
 from medkg.haystack.hashing import HashingEmbedder
 from medkg.haystack.impacts import IMPACTS, impacts
-from medkg.haystack.passage_store import PassageStore, prepare, store_path
+from medkg.haystack.passage_database import store_path
+from medkg.haystack.passage_store import PassageStore
 from medkg.haystack.stores import Filters
+from medkg.haystack.writes import prepare
 from medkg.runtime.settings import from_environment
 
 HIT = Hit("c1", "d1", "A title", "files", "NCT1", ("Results",), "asthma", None, 0.5, {"bm25": 1})

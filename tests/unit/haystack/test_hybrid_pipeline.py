@@ -16,9 +16,11 @@ from medkg.haystack.components import DenseRetriever, LexicalRetriever, RankFusi
 from medkg.haystack.embedding import TextKind
 from medkg.haystack.hashing import HashingEmbedder
 from medkg.haystack.impacts import IMPACTS, impacts
-from medkg.haystack.passage_store import PassageStore, prepare, store_path
+from medkg.haystack.passage_database import store_path
+from medkg.haystack.passage_store import PassageStore
 from medkg.haystack.retrieval import HybridSearch
 from medkg.haystack.splitter import PassageSplitter, SemanticSplitter
+from medkg.haystack.writes import prepare
 
 TENANT = "acme"
 TRUSTED = ["medkg.haystack.components", "medkg.haystack.splitter"]

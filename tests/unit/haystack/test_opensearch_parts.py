@@ -18,8 +18,8 @@ from medkg.haystack.opensearch import layout, queries
 from medkg.haystack.opensearch.bulk import Action, send
 from medkg.haystack.opensearch.client import Connection, translate
 from medkg.haystack.opensearch.names import IndexNames
-from medkg.haystack.opensearch.upkeep import LEFTOVER_SECONDS, KnownHead, StoredWrite, compare
-from medkg.haystack.stores import FieldWeights, Filters
+from medkg.haystack.opensearch.upkeep import KnownHead, StoredWrite, compare
+from medkg.haystack.stores import NO_FILTERS, FieldWeights, Filters
 from medkg.haystack.writes import DocumentWrite
 
 KEY = b"0123456789abcdef"
@@ -134,10 +134,10 @@ def test_what_no_head_names_is_left_over_once_no_writer_can_come_for_it() -> Non
     stored = [
         StoredWrite("a", "w1", 2, 0.0),
         StoredWrite("b", "w2", 1, 0.0),
-        StoredWrite("a", "old", 4, now - LEFTOVER_SECONDS - 1),
-        StoredWrite("a", "new", 4, now - LEFTOVER_SECONDS + 1),
+        StoredWrite("a", "old", 4, now - 601),
+        StoredWrite("a", "new", 4, now - 599),
     ]
-    compared = compare(heads, stored, now)
+    compared = compare(heads, stored, now - 600)
     assert compared.broken == ("document b: 1 of 3 passages are there",)
     assert [write.write_id for write in compared.leftover] == ["old"]
 
@@ -171,3 +171,12 @@ async def test_a_document_is_in_one_commit_at_a_time_and_nobody_is_left_waiting(
     assert sum(sizes) == 200
     await group.drain()
     assert group.is_idle
+
+
+def test_the_further_weight_of_a_title_counts_less_than_the_words_of_both() -> None:
+    def boosts(weights: FieldWeights) -> dict[str, float]:
+        legs = queries.lexical("asthma", NO_FILTERS, weights)["bool"]["should"]
+        return {name: match["boost"] for leg in legs for name, match in leg["match"].items()}
+
+    assert boosts(FieldWeights(title=2, section=0, text=1)) == {"words": 1, "title": pytest.approx(0.2)}
+    assert boosts(FieldWeights(title=0, section=0, text=2)) == {"text": 2}

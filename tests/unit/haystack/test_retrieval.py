@@ -20,9 +20,12 @@ from medkg.haystack.fusion import fuse
 from medkg.haystack.hashing import HashingEmbedder
 from medkg.haystack.impacts import IMPACTS, impacts
 from medkg.haystack.lexical import match_expression
-from medkg.haystack.passage_store import PassageStore, prepare, store_path
+from medkg.haystack.passage_database import store_path
+from medkg.haystack.passage_reader import PassageReader
+from medkg.haystack.passage_store import PassageStore
 from medkg.haystack.retrieval import HybridSearch
 from medkg.haystack.segments import Segment, build_segment, plan_merge, read_manifest, segment_folder
+from medkg.haystack.writes import prepare
 
 EMBEDDER = HashingEmbedder(64)
 TENANT = "acme"
@@ -373,3 +376,15 @@ def facts(path: Path) -> dict[str, str]:
     found = dict(store._connection.execute("SELECT key, value FROM store"))
     store.close()
     return found
+
+
+def test_a_moment_counts_the_passages_that_it_sees_whoever_wrote_them(tmp_path: Path) -> None:
+    write(tmp_path, "asthma", TEXTS["asthma"])
+    reader = PassageReader(store_path(tmp_path, TENANT))
+    with reader.snapshot() as before:
+        write(tmp_path, "sepsis", TEXTS["sepsis"], TEXTS["diabetes"])
+        with reader.snapshot() as after:
+            assert (before.facts.passages, after.facts.passages) == (1, 3)
+    with reader.snapshot() as first, reader.snapshot() as second:  # both connections, again
+        assert (first.facts.passages, second.facts.passages) == (3, 3)
+    reader.close()

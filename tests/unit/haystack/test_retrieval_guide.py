@@ -10,7 +10,9 @@ from medkg.contracts.document import Chunk, EmbeddingBatch
 from medkg.haystack.embedding import TextKind
 from medkg.haystack.hashing import HashingEmbedder
 from medkg.haystack.impacts import IMPACTS, impacts
-from medkg.haystack.passage_store import PassageStore, prepare, store_path
+from medkg.haystack.passage_database import store_path
+from medkg.haystack.passage_store import PassageStore
+from medkg.haystack.writes import prepare
 
 GUIDE = Path(__file__).resolve().parents[3] / "docs" / "guides" / "retrieval.md"
 

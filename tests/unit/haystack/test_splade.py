@@ -25,6 +25,7 @@ from medkg.haystack.expander import HaystackSparseExpander
 from medkg.haystack.expansion import ImpactsExpander, expanders_of
 from medkg.haystack.impacts import IMPACTS, impacts
 from medkg.haystack.splade import OnnxSplade, ServedSplade, SpladeSettings, splade_weights, top_terms
+from medkg.haystack.splade_words import PassageSplade
 from medkg.haystack.stores import IndexFacts
 
 FACTS = IndexFacts("m", 4, "s", 10)
@@ -90,6 +91,20 @@ async def test_a_model_of_this_process_expands_passages_and_queries_alike() -> N
     assert splade.query_terms("aspirin") == []
     assert splade.model.startswith("splade:")
     assert expanders_of([splade])(splade.model) is splade
+
+
+async def test_where_only_passages_are_expanded_a_question_weighs_its_own_word_pieces_by_rarity() -> None:
+    folder = model_folder("minilm")
+    both = PassageSplade(folder, 32, OnnxSplade(SpladeSettings(folder, 32, on_gpu=False)))
+    assert both.query_terms("Aspirin, aspirin prevents infarction") == ["as", "##pi", "##rin", ",", "prevents", "in",
+                                                                        "##far", "##ction"]  # fmt: skip
+    weights = await both.expand_query("", FACTS, {"##rin": 1, "in": 9})
+    assert weights["##rin"] > weights["in"] > 0
+    assert len(await both.expand(["Aspirin."], ["T"])) == 1
+    questions_only = PassageSplade(folder, 32)
+    assert questions_only.model == both.model != OnnxSplade(SpladeSettings(folder, 32, on_gpu=False)).model
+    with pytest.raises(ConfigurationError, match="only its tokenizer"):
+        await questions_only.expand(["Aspirin."], ["T"])
 
 
 async def test_splade_does_not_fall_back_on_the_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -33,10 +33,12 @@ from medkg.embed.stage import LocalEmbedding
 from medkg.haystack.embedded_writer import EmbeddedWriter
 from medkg.haystack.hashing import HashingEmbedder
 from medkg.haystack.inspection import StoredPassage
-from medkg.haystack.passage_store import DocumentWrite, PassageStore, Stored, decide, prepare, store_path
+from medkg.haystack.passage_database import store_path
+from medkg.haystack.passage_store import PassageStore
 from medkg.haystack.retrieval import HybridSearch
 from medkg.haystack.segments import build_segment, segment_folder
 from medkg.haystack.sqlite_errors import sqlite_failure
+from medkg.haystack.writes import DocumentWrite, Stored, decide, prepare
 from medkg.index.app import EMBEDDED, EmbeddedOptions
 from medkg.index.stage import EmbeddedIndex
 
@@ -318,7 +320,9 @@ WRITER = """
     from medkg.contracts.document import Chunk
     from medkg.embed.stage import LocalEmbedding
     from medkg.haystack.hashing import HashingEmbedder
-    from medkg.haystack.passage_store import PassageStore, prepare, store_path
+    from medkg.haystack.passage_database import store_path
+    from medkg.haystack.passage_store import PassageStore
+    from medkg.haystack.writes import prepare
     from medkg.haystack.segments import build_segment
 
     path = store_path(Path(sys.argv[1]), "acme")

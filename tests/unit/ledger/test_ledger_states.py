@@ -11,6 +11,7 @@ from tests.unit.ledger.lifecycle import Event, Job, doc_id
 from medkg.contracts.messages import Failure, RefusedInput
 from medkg.storage.engine import Engine
 from medkg.storage.ledger_projection import FinishedJob, project
+from medkg.storage.ledger_reader import LedgerReader
 
 
 async def tell(engine: Engine, *events: Event) -> tuple[FinishedJob, ...]:
@@ -186,7 +187,9 @@ async def test_the_current_stage_is_that_of_the_latest_event(engine: Engine) -> 
     early, late = job.started(1, "parse"), job.started(1, "kg")
     await tell(engine, late)
     await tell(engine, early)
-    assert (await one(engine, "documents")).current_stage == "kg"
+    document = await LedgerReader(engine).document("default", job.id, doc_id(1))
+    assert document is not None
+    assert document.current_stage == "kg"
 
 
 async def test_a_stored_pdf_and_an_opened_gate_set_their_fields(engine: Engine) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from medkg.contracts.errors import ConfigurationError
-from medkg.local.folder import claimed, read_note, remove_note, write_note
+from medkg.local.folder import claimed, is_claimed, read_note, remove_note, write_note
 
 HOLD = """
 import sys
@@ -77,6 +77,16 @@ def test_a_fleet_that_has_not_said_where_it_is_yet_is_refused_all_the_same(tmp_p
         pytest.fail("claimed twice")
 
 
+def test_whether_a_fleet_runs_can_be_asked_without_claiming_or_making_anything(tmp_path: Path) -> None:
+    assert not is_claimed(tmp_path / "nowhere")
+    assert list(tmp_path.iterdir()) == []
+    with claimed(tmp_path):
+        assert is_claimed(tmp_path)
+    assert not is_claimed(tmp_path)
+    with claimed(tmp_path):
+        pass  # nobody was kept out by the question
+
+
 def test_a_folder_that_cannot_be_is_refused_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match="with --data"), claimed(tmp_path / "file"):
@@ -86,7 +96,15 @@ def test_a_folder_that_cannot_be_is_refused_with_what_to_do(tmp_path: Path) -> N
 def test_a_note_is_whole_or_not_there(tmp_path: Path) -> None:
     assert read_note(tmp_path) == {}
     write_note(tmp_path, gateway_url="http://x", broker="y", services=[])
-    assert read_note(tmp_path) == {"pid": os.getpid(), "gateway_url": "http://x", "broker": "y", "services": []}
+    assert read_note(tmp_path) == {
+        "pid": os.getpid(),
+        "gateway_url": "http://x",
+        "broker": "y",
+        "services": [],
+        "database_url": "",
+        "blobs_url": "",
+        "is_in_process": False,
+    }
     assert [path.name for path in tmp_path.iterdir()] == ["fleet.json"]
     remove_note(tmp_path)
     remove_note(tmp_path)

@@ -136,6 +136,7 @@ def test_the_document_knows_what_it_is() -> None:
     assert (document.kind, document.title, document.doc_id) == ("trial", "A Study of Something", "doc")
     assert document.identifiers == {"nct": "NCT00000001"}
     assert document.metadata == {
+        "conditions": "Asthma",  # registered so and, letter case aside, the same term of MeSH
         "phase": "EARLY_PHASE1/PHASE2",
         "status": "ACTIVE_NOT_RECRUITING",
         "study_type": "INTERVENTIONAL",

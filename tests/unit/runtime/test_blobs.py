@@ -1,6 +1,8 @@
 """The blob store: the same behaviour in memory and in a folder, and nothing outside of it."""
 
 import asyncio
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -85,6 +87,69 @@ async def test_a_folder_holds_each_blob_as_a_file(tmp_path: Path) -> None:
     assert [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()] == [
         "topologies/ab.json"
     ]
+
+
+async def test_what_is_large_comes_whole_too(blobs: BlobStore) -> None:
+    for size_bytes in (524_287, 524_288, 524_289, 5_000_000):  # around the size from which a folder asks a thread
+        data = bytes(range(251)) * (size_bytes // 251) + b"x" * (size_bytes % 251)
+        assert await blobs.create(f"large/{size_bytes}", data)
+        assert not await blobs.create(f"large/{size_bytes}", b"")
+        assert await blobs.get(f"large/{size_bytes}") == data
+
+
+async def test_a_write_that_fails_changes_nothing_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blobs = open_blobs(tmp_path.as_uri())
+    await blobs.put("a/b", b"first")
+
+    def full(descriptor: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("medkg.runtime.blob_folder.os.write", full)
+        for key, write in (("a/b", blobs.replace), ("a/c", blobs.put)):
+            with pytest.raises(ResourceUnavailableError, match=rf"writing blob {key} .*No space left"):
+                await write(key, b"second")
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
+    assert await blobs.get("a/b") == b"first"
+
+
+async def test_what_a_killed_process_was_writing_is_no_blob(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blobs, listed = open_blobs(tmp_path.as_uri()), [0]
+    await blobs.put("a/b", b"whole")
+
+    def killed(descriptor: int, data: bytes) -> int:
+        listed[0] = len(list((tmp_path / "a").iterdir()))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("medkg.runtime.blob_folder.os.write", killed)
+    monkeypatch.setattr("medkg.runtime.blob_folder.Path.unlink", lambda *_, **__: None)  # nor is anything tidied up
+    with pytest.raises(KeyboardInterrupt):
+        await blobs.put("a/c", b"half")
+    assert listed == [2]
+    assert [key async for key, _, _ in blobs.list("")] == ["a/b"]
+    assert await blobs.get("a/c") is None
+
+
+async def test_who_comes_second_changes_nothing_even_if_both_found_nothing_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blobs = open_blobs(tmp_path.as_uri())
+    await blobs.put("a/b", b"first")
+    monkeypatch.setattr("medkg.runtime.blob_folder.Path.exists", lambda _: False)
+    assert not await blobs.create("a/b", b"second")
+    assert await blobs.get("a/b") == b"first"
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
+
+
+async def test_a_disk_that_takes_parts_gets_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blobs, write, read = open_blobs(tmp_path.as_uri()), os.write, os.read
+    monkeypatch.setattr("medkg.runtime.blob_folder.os.write", lambda at, data: write(at, data[:1_000]))
+    monkeypatch.setattr("medkg.runtime.blob_folder.os.read", lambda at, size: read(at, min(size, 700)))
+    data = bytes(range(250)) * 20
+    await blobs.put("a/b", data)
+    assert await blobs.get("a/b") == data
 
 
 async def test_a_store_that_does_not_work_is_a_resource_that_may_come_back(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from urllib.error import HTTPError
 
 import pytest
 
+from medkg.contracts.errors import ConfigurationError
 from medkg.runtime.health import HealthServer
 from medkg.runtime.metrics import Metrics
 
@@ -59,6 +60,22 @@ def test_other_paths_say_where_to_look(served: Served, path: str) -> None:
     status, body = served.get(path)
     assert status == 404
     assert "/health/live" in body
+
+
+def test_what_it_answers_with_can_be_put_in_its_place_while_it_serves(served: Served) -> None:
+    served.ready["start"] = "waiting for Kafka"
+    assert served.get("/health/ready")[0] == 503
+    later = Metrics()
+    later.worker("chunk").taken.inc(7)
+    served.server.watch(later.registry, live=dict, ready=dict)
+    assert served.get("/health/ready")[0] == 200
+    assert 'medkg_records_taken_total{service="chunk"} 7.0' in served.get("/metrics")[1]
+
+
+def test_an_address_that_is_taken_is_a_setting_to_mend(served: Served) -> None:
+    host, port = served.server.address.split(":")
+    with pytest.raises(ConfigurationError, match="MEDKG_HTTP_PORT"):
+        HealthServer(host, int(port), served.metrics.registry, live=dict, ready=dict)
 
 
 def test_nobody_answers_once_it_is_closed(served: Served) -> None:

@@ -9,8 +9,9 @@ from medkg.contracts.topology_drawing import as_svg, as_text
 from medkg.runtime.topologies import TopologyLoader
 
 FOLDER = Path(__file__).resolve().parents[3] / "topologies"
-NAMES = ("auto", "clinical-trials", "pdf-two-phase", "pmc-fulltext", "side-by-side")
+NAMES = ("auto", "clinical-trials", "pdf-local", "pdf-two-phase", "pmc-fulltext", "side-by-side")
 TEXT = ["ingest", "parse", "ir_validation", "chunk", "embed", "index", "extract", "kg"]
+LOCAL = ["ingest", "download_pdf", "parse", "ir_validation", "chunk", "embed", "index", "extract", "kg"]
 PDF = ["ingest", "download_pdf", "pdf_gate", "chunk", "embed", "index", "extract", "kg"]
 
 
@@ -29,7 +30,8 @@ def test_all_are_in_order(loader: TopologyLoader) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "stages"), [("auto", TEXT), ("clinical-trials", TEXT), ("pdf-two-phase", PDF), ("pmc-fulltext", PDF)]
+    ("name", "stages"),
+    [("auto", TEXT), ("clinical-trials", TEXT), ("pdf-local", LOCAL), ("pdf-two-phase", PDF), ("pmc-fulltext", PDF)],
 )
 def test_the_stages_are_those_of_the_design_one_after_the_other(
     loader: TopologyLoader, name: str, stages: list[str]

@@ -10,7 +10,7 @@ import pytest
 from medkg.contracts import topics
 from medkg.contracts.cloudevents import Message
 from medkg.contracts.errors import ContractError, MedkgError, ResourceUnavailableError
-from medkg.runtime import worker as worker_module
+from medkg.runtime import delivery as delivery_module
 from medkg.runtime.metrics import Metrics
 from medkg.runtime.records import Partition, Record
 from medkg.runtime.resilience.stopping import WorkerStopped
@@ -97,7 +97,7 @@ async def until(condition: Callable[[], bool], what: str) -> None:
 
 @pytest.fixture(autouse=True)
 def no_back_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_module, "_RETRY_SECONDS", (0.0,))
+    monkeypatch.setattr(delivery_module, "_RETRY_SECONDS", (0.0,))
 
 
 @asynccontextmanager
@@ -403,3 +403,21 @@ async def test_a_tenant_with_one_document_goes_before_the_thousandth_of_another(
         handler.held[0].set()
         await until(lambda: intake.stored.get(P0) == 501, "all are done")
     assert handler.begun.index(500) <= 2
+
+
+async def test_more_is_wanted_only_while_nothing_waits_for_a_lane() -> None:
+    handler, publisher = Echo(), FakePublisher()
+    for offset in range(3):
+        handler.held[offset] = asyncio.Event()
+    async with at_work(handler, publisher, lanes=2) as (worker, _):
+        assert worker.wants_more.is_set()
+        worker.accept(records(0, 1, 2))
+        assert not worker.wants_more.is_set()
+        await until(lambda: len(handler.begun) == 2, "both lanes are busy")
+        assert not worker.wants_more.is_set()
+        handler.held[0].set()
+        await until(lambda: len(handler.begun) == 3, "the third has a lane")
+        assert worker.wants_more.is_set()
+        worker.accept(records(3))
+        worker.lost([P0])
+        assert worker.wants_more.is_set()

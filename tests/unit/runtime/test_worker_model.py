@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from medkg.contracts.cloudevents import Message
 from medkg.contracts.errors import MedkgError, ResourceUnavailableError
-from medkg.runtime import worker as worker_module
+from medkg.runtime import delivery as delivery_module
 from medkg.runtime.metrics import Metrics
 from medkg.runtime.records import Partition, Record
 from medkg.runtime.worker import WindowSettings, Worker
@@ -34,8 +34,8 @@ class WorkerMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
-        self.retry_seconds = worker_module._RETRY_SECONDS
-        worker_module._RETRY_SECONDS = (0.0,) * len(self.retry_seconds)  # type: ignore[assignment]  # as many
+        self.retry_seconds = delivery_module._RETRY_SECONDS
+        delivery_module._RETRY_SECONDS = (0.0,) * len(self.retry_seconds)  # type: ignore[assignment]  # as many
         self.committed = dict.fromkeys(PARTITIONS, 0)
         self.delivered = dict.fromkeys(PARTITIONS, 0)  # the end of what any worker has ever been given
         self.published: set[Place] = set()
@@ -212,7 +212,7 @@ class WorkerMachine(RuleBasedStateMachine):
         finally:
             self.run(self.worker.drain())
             self.loop.close()
-            worker_module._RETRY_SECONDS = self.retry_seconds
+            delivery_module._RETRY_SECONDS = self.retry_seconds
 
 
 TestWorkerMachine = WorkerMachine.TestCase

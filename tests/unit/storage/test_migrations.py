@@ -91,6 +91,34 @@ async def test_what_the_first_release_wrote_says_the_same_afterwards(bare: Engin
     ]
 
 
+_MOVED = """
+INSERT INTO jobs (job_id, tenant_id, max_page, documents, first_event_at, last_event_at)
+  VALUES ('j', 'default', 0, 2, now(), now());
+INSERT INTO pages (job_id, number, is_done, done_at) VALUES ('j', 0, true, '2026-01-01T00:00:00Z');
+INSERT INTO documents (job_id, doc_id, tenant_id, is_known, page_number, first_event_at, last_event_at, stage_rank,
+                       current_stage)
+  VALUES ('j', 'of a page', 'default', true, 0, '2026-01-01T00:00:00Z', '2026-01-01T00:00:09Z', 3, 'parse');
+INSERT INTO documents (job_id, doc_id, tenant_id, is_known, first_event_at, last_event_at, stage_rank, current_stage)
+  VALUES ('j', 'of none', 'default', true, '2026-01-01T00:00:02Z', '2026-01-01T00:00:02Z', 9, 'kg');
+INSERT INTO stage_runs (job_id, doc_id, page, stage, attempt, stage_type, started_at, outcome, finished_at) VALUES
+  ('j', '', 0, 'fetch', 1, 'IngestStage', '2025-12-31T00:00:00Z', 1, '2026-01-01T00:00:00Z'),
+  ('j', 'of a page', 0, 'parse', 1, 'ParseStage', '2026-01-01T00:00:08Z', 1, '2026-01-01T00:00:09Z'),
+  ('j', 'of none', 0, 'kg', 1, 'KGStage', '2026-01-01T00:00:02Z', NULL, NULL)
+"""
+
+
+async def test_documents_of_before_are_where_they_were_though_their_rows_no_longer_say_so(bare: Engine) -> None:
+    await run(bare, FIRST_RELEASE.read_text())
+    await run(bare, _MOVED)
+    await migrate(bare)
+    told = [await LedgerReader(bare).document("default", "j", doc_id) for doc_id in ("of a page", "of none")]
+    assert [document and document.current_stage for document in told] == ["parse", "kg"]
+    kept = await rows(
+        bare, "SELECT current_stage, stage_rank, last_event_at = first_event_at FROM documents ORDER BY 1"
+    )
+    assert kept == [("", 0, None), ("fetch", 1, True)]
+
+
 async def test_a_migration_that_was_broken_off_is_done_again_from_the_beginning(
     bare: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,6 +43,7 @@ class FleetPlan:
     replicas: Mapping[str, int] = field(default_factory=dict)
     uses: Mapping[str, str] = field(default_factory=dict)
     topologies: Path | None = None  # instead of the stages that do nothing
+    tenant_documents: int = 20_000  # under way at once
     profiled: str = ""  # the service to run under cProfile
 
 
@@ -103,9 +104,18 @@ class Fleet:
         return job_id
 
     async def ended(
-        self, tenant: str, jobs: int, deadline_seconds: float, what: str, *, may_refuse: bool = False
+        self,
+        tenant: str,
+        jobs: int,
+        deadline_seconds: float,
+        what: str,
+        *,
+        may_refuse: bool = False,
+        look_seconds: float = 0.0,
     ) -> None:
         """Return when so many jobs of a tenant have ended well; ``may_refuse``: or with some documents refused.
+
+        It is looked every ``look_seconds``; 0: as often as does not disturb what is measured.
 
         Raises:
             TimeoutError: they have not, in time; the message says how far they are.
@@ -129,7 +139,7 @@ class Fleet:
                 said = now
                 check_alive({**self.workers, **self.coordination})
                 print(f"    {what}: {done} done", flush=True)
-            await asyncio.sleep(0.05 if jobs == 1 else 0.25)
+            await asyncio.sleep(look_seconds or (0.05 if jobs == 1 else 0.25))
 
     async def completed_of(self, tenant: str) -> int:
         """How many documents of a tenant's jobs went all the way."""
@@ -234,7 +244,7 @@ def _environment(place: Place, kafka: KafkaSettings, plan: FleetPlan, folder: Pa
         "MEDKG_TOPOLOGIES_DIR": str(topologies),
         "MEDKG_INGEST_FILES_ROOTS": "/",
         "MEDKG_ROUTER_PAGE_DOCUMENTS": str(plan.page),
-        "MEDKG_ROUTER_TENANT_DOCUMENTS": "20000",
+        "MEDKG_ROUTER_TENANT_DOCUMENTS": str(plan.tenant_documents),
         "MEDKG_LOG_LEVEL": "warning",
     }
 

@@ -20,7 +20,7 @@ from medkg.runtime.broker import ensure_topics
 from medkg.runtime.settings import KafkaSettings
 
 HOPS = 8
-EVENTS = 2 * HOPS  # of one document
+EVENTS = HOPS  # of one document
 
 MODULES = MappingProxyType({"bare": "bare", "faststream": "faststream_plain", "faststream-batch": "faststream_batch"})
 

@@ -20,6 +20,8 @@ def report(results: Mapping[str, Any]) -> str:
     parts += [_lines(name, results[name]) for name in ("replicas", "overhead") if name in results]
     if "overhead" in results:
         parts.append(_stages(results["overhead"]["cpu_ms_per_document"]))
+    if "fairness" in results:
+        parts.append(_fairness(results["fairness"]))
     if "growth" in results:
         parts.append(_growth(results["growth"]))
     ratios = ratios_of(results)
@@ -98,6 +100,18 @@ def _lines(name: str, figures: Mapping[str, Any]) -> list[str]:
 def _stages(cpu: Mapping[str, Any]) -> list[str]:
     lines = [f"{'CPU ms a document':<18} {'fleet':>9} {'plain':>9}"]
     return lines + [f"{stage:<18} {used['fleet']:>9.2f} {used['plain']:>9.2f}" for stage, used in cpu.items()]
+
+
+def _fairness(found: Mapping[str, Mapping[str, float]]) -> list[str]:
+    lines = [
+        f"{'one document beside 100,000, ms':<32} {'idle':>8} {'busy':>8} {'worst':>8} {'ratio':>6} {'others/s':>9}"
+    ]
+    for name, row in found.items():
+        lines.append(
+            f"{name:<32} {row['idle_ms']:>8.0f} {row['busy_ms']:>8.0f} {row['busy_worst_ms']:>8.0f} "
+            f"{row['ratio']:>6.2f} {row['other_tenant_per_second']:>9.1f}"
+        )
+    return lines
 
 
 def _growth(growth: Mapping[str, Any]) -> list[str]:

@@ -57,6 +57,10 @@ TARGETS = (
     Target(
         "p95 at 100/s through 8 hops, ms", 150, False, lambda r: float(_medkg(r)["latency_ms"]["100/s"]["hops"]["p95"])
     ),
+    Target(
+        "beside a large job, busy stage: over idle", 3, False, lambda r: float(r["fairness"]["busy stage"]["ratio"])
+    ),
+    Target("beside a large job, no work: over idle", 3, False, lambda r: float(r["fairness"]["no work"]["ratio"])),
     Target("two replicas over one", 1.7, True, lambda results: float(results["replicas"]["ratio"])),
     Target("real stages: CPU over a plain loop", 1.1, False, lambda results: float(results["overhead"]["ratio"])),
     Target("largest RSS of a stage on a long run, MiB", 120, False, _worst("max_mib")),

@@ -1,6 +1,7 @@
 """Rates that hold for the fleet, on a clock of the test's own."""
 
 import asyncio
+import threading
 from bisect import bisect_left
 from itertools import pairwise
 
@@ -161,6 +162,7 @@ class Receiver:
     def __init__(self, share: Share) -> None:
         self.share = share
         self.calls: list[tuple[str, float]] = []
+        self.wants_more = threading.Event()
 
     def accept(self, records: list[Record]) -> None:
         self.calls.append(("accept", self.share.fraction))

@@ -185,3 +185,40 @@ def _raises(error: BaseException) -> Callable[[], Any]:
         raise error
 
     return work
+
+
+async def test_a_tenant_with_one_piece_of_work_does_not_wait_for_all_of_another(pool: StageThreads) -> None:
+    order: list[str] = []
+    held = threading.Event()
+
+    def work(name: str) -> Callable[[], None]:
+        def run() -> None:
+            held.wait(5)
+            order.append(name)
+
+        return run
+
+    large = [asyncio.create_task(pool.run(work(f"large-{number}"), 10, "large")) for number in range(20)]
+    await asyncio.sleep(0)
+    small = asyncio.create_task(pool.run(work("small"), 10, "small"))
+    await asyncio.sleep(0)
+    held.set()
+    await asyncio.gather(small, *large)
+    # Two threads had one each and took the next that was handed over; after those the small tenant has its turn.
+    assert order.index("small") <= 5
+    assert len(order) == 21
+
+
+async def test_work_that_is_cancelled_while_it_waits_takes_no_thread(pool: StageThreads) -> None:
+    held, ran = threading.Event(), []
+    first = [asyncio.create_task(pool.run(lambda: held.wait(5), 10)) for _ in range(3)]
+    await asyncio.sleep(0)
+    waiting = [asyncio.create_task(pool.run(lambda: ran.append(1), 10)) for _ in range(50)]
+    await asyncio.sleep(0)
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    held.set()
+    await asyncio.gather(*first)
+    assert await pool.run(lambda: "well", 5) == "well"
+    assert ran == []

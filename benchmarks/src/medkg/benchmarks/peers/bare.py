@@ -1,6 +1,6 @@
 """Peer (a): a bare confluent-kafka loop. The least that at-least-once delivery over Kafka asks of a Python process.
 
-Does: takes up to 500 messages, writes `started`, `completed` and the next hop's message for each, flushes once, then
+Does: takes up to 500 messages, writes `completed` and the next hop's message for each, flushes once, then
 stores the offsets (committed in the background). Bodies pass through as bytes; events are put together by hand.
 
 Does not: read or check a body, make an envelope, know of jobs or pipelines, retry, time out, keep a ledger.
@@ -46,9 +46,8 @@ def run(hop: Hop, stop: Flag) -> None:
             if message.error() or key is None or value is None or partition is None or offset is None:
                 continue
             name = key.decode()
-            for state in ("started", "completed"):
-                event = f'{{"doc_id":"{name}","hop":{hop.number},"state":"{state}"}}'
-                producer.produce(hop.events_topic, event.encode(), key)
+            event = f'{{"doc_id":"{name}","hop":{hop.number},"state":"completed"}}'
+            producer.produce(hop.events_topic, event.encode(), key)
             if hop.next_topic is not None:
                 producer.produce(hop.next_topic, value, key)
             done[partition] = offset

@@ -21,15 +21,14 @@ def application(hop: Hop) -> FastStream:
     """One hop."""
     broker = KafkaBroker(hop.kafka, logger=None)
 
-    def events(works: list[Work], state: str) -> list[Event]:
-        return [Event(doc_id=work.doc_id, hop=hop.number, state=state) for work in works]
+    def completed(works: list[Work]) -> list[Event]:
+        return [Event(doc_id=work.doc_id, hop=hop.number, state="completed") for work in works]
 
     @broker.subscriber(hop.own_topic, group_id=hop.group, auto_offset_reset="earliest", batch=True, max_records=BATCH)
     async def handle(works: list[Work]) -> None:
-        await broker.publish_batch(*events(works, "started"), topic=hop.events_topic)
         if hop.next_topic is not None:
             await broker.publish_batch(*works, topic=hop.next_topic)
-        await broker.publish_batch(*events(works, "completed"), topic=hop.events_topic)
+        await broker.publish_batch(*completed(works), topic=hop.events_topic)
 
     return FastStream(broker, logger=None)
 

@@ -21,7 +21,6 @@ def application(hop: Hop) -> FastStream:
     @broker.subscriber(hop.own_topic, group_id=hop.group, auto_offset_reset="earliest")
     async def handle(work: Work) -> None:
         key = work.doc_id.encode()
-        await broker.publish(Event(doc_id=work.doc_id, hop=hop.number, state="started"), hop.events_topic, key=key)
         if hop.next_topic is not None:
             await broker.publish(work, hop.next_topic, key=key)
         await broker.publish(Event(doc_id=work.doc_id, hop=hop.number, state="completed"), hop.events_topic, key=key)

@@ -13,7 +13,7 @@ class Work(BaseModel):
 
 
 class Event(BaseModel):
-    """What a hop says of a document: ``started`` or ``completed``."""
+    """What a hop says of a document: ``completed``."""
 
     doc_id: str
     hop: int

@@ -37,7 +37,7 @@ _ATTRIBUTES = (
 )
 _ATTRIBUTE_HEADERS = tuple((name, f"ce_{name}") for name in _ATTRIBUTES)
 _ATTRIBUTE_OF = {header: name for name, header in _ATTRIBUTE_HEADERS} | {"ce_specversion": "specversion"}
-_BRIEF = ("ce_specversion", "ce_id", "ce_type", "ce_source", "ce_time", "ce_subject")
+_USUAL_BYTES = 200  # of a type and a source together: what is remembered stays small
 # CloudEvents 1.0.2, "Type System", String: no control characters. (Half surrogates cannot come out of UTF-8.)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -139,13 +139,25 @@ def read_brief(headers: Headers | None) -> Envelope:
     """
     found = dict(headers or ())
     try:
-        values = [found[name].decode("ascii") for name in _BRIEF]
-    except (KeyError, AttributeError, UnicodeDecodeError):  # something is missing or unusual: this one knows what
+        kind, source = found["ce_type"], found["ce_source"]
+        said = _kind_and_source(kind, source) if len(kind) + len(source) <= _USUAL_BYTES else None
+        identity, subject = found["ce_id"].decode("ascii"), found["ce_subject"].decode("ascii")
+        at, version = found["ce_time"].decode("ascii"), found["ce_specversion"]
+    except (KeyError, AttributeError, TypeError, UnicodeDecodeError):  # missing or unusual: this one knows what
         return read_envelope(headers)
-    if not (values[0].startswith("1.") and values[1] and values[2] and values[3] and "".join(values).isprintable()):
+    if said is None or not identity or version != b"1.0" or not (identity + subject + at).isprintable():
         return read_envelope(headers)
-    _, identity, kind, source, time, subject = values
-    return Envelope(identity, kind, source, time, subject)
+    return Envelope(identity, said[0], said[1], at, subject)
+
+
+@lru_cache(maxsize=256)  # there are a few of each in all the events
+def _kind_and_source(kind: bytes, source: bytes) -> tuple[str, str] | None:
+    """Decoded, or None where one is unusual."""
+    try:
+        words = kind.decode("ascii"), source.decode("ascii")
+    except UnicodeDecodeError:
+        return None
+    return words if all(word and word.isprintable() for word in words) else None
 
 
 def _incomplete(version: str, found: dict[str, str]) -> ContractError:
@@ -164,6 +176,11 @@ def now() -> str:
 def now_header() -> tuple[str, bytes]:
     """The header that says so."""
     return _time_header(time.time_ns() // 1_000_000)
+
+
+def time_header(at: float) -> tuple[str, bytes]:
+    """The header that says another time, in seconds since 1970."""
+    return _time_header(int(at * 1_000))
 
 
 @lru_cache(maxsize=4)  # the events of one hop mostly share their millisecond

@@ -18,8 +18,8 @@ from medkg.contracts.document import Chunk
 from medkg.contracts.errors import ResourceUnavailableError
 from medkg.haystack.filtering import allowed_ids
 from medkg.haystack.lexical import search_lexical
+from medkg.haystack.passage_database import DEFAULT_INDEX, store_path
 from medkg.haystack.passage_reader import PassageReader, Snapshot
-from medkg.haystack.passage_store import DEFAULT_INDEX, store_path
 from medkg.haystack.sparse import search_sparse, term_counts
 from medkg.haystack.stores import (
     FIELD_WEIGHTS,
@@ -38,7 +38,6 @@ _VARIABLES = 500  # of one statement: far below SQLite's bound
 _PASSAGE = "SELECT p.id, p.title, p.text, p.chunk, d.generation FROM passages p JOIN documents d USING (doc_id) WHERE "
 _decode_chunk = msgspec.json.Decoder(Chunk).decode
 
-PathOf = Callable[[Path, str, str], Path]
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -49,12 +48,9 @@ class EmbeddedPassages:
     Used on one event loop; the work is done in ``threads`` threads.
     """
 
-    def __init__(
-        self, data_dir: Path, index: str = DEFAULT_INDEX, threads: int = 4, *, path_of: PathOf = store_path
-    ) -> None:
+    def __init__(self, data_dir: Path, index: str = DEFAULT_INDEX, threads: int = 4) -> None:
         self._data_dir = data_dir
         self._index = index
-        self._path_of = path_of
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="search")
         self._readers: OrderedDict[Path, PassageReader] = OrderedDict()
 
@@ -81,7 +77,7 @@ class EmbeddedPassages:
             self._readers.popitem()[1].close()
 
     async def _reader(self, tenant_id: str) -> PassageReader | None:
-        path = self._path_of(self._data_dir, tenant_id, self._index)
+        path = store_path(self._data_dir, tenant_id, self._index)
         known = self._readers.get(path)
         if known is not None and known.is_current():
             self._readers.move_to_end(path)

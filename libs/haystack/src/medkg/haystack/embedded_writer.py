@@ -12,7 +12,8 @@ from typing import Final
 from medkg.contracts.document import WriteOutcome
 from medkg.contracts.errors import MedkgError
 from medkg.haystack.grouping import GroupCommit, Outcome
-from medkg.haystack.passage_store import DEFAULT_INDEX, PassageStore, store_path
+from medkg.haystack.passage_database import DEFAULT_INDEX, store_path
+from medkg.haystack.passage_store import PassageStore
 from medkg.haystack.segments import TAIL_ROWS, build_segment
 from medkg.haystack.writes import DocumentWrite, Stored, deletion
 

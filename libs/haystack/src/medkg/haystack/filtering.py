@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from medkg.contracts.errors import ContractError
 from medkg.haystack.stores import Filters
-from medkg.haystack.writes import label
+from medkg.haystack.writes import label, phases_in
 
 MAX_VALUES: Final = 100  # of one filter
+UNKNOWN: Final = "?"  # a phase that nothing is of: a filter that says nothing must not let everything through
 Condition = tuple[str, list[str | int]]
 
 
@@ -30,7 +31,7 @@ def checked(filters: Filters) -> Filters:
         year_to=filters.year_to,
         sections=tuple(map(label, filters.sections)),
         conditions=tuple(map(label, filters.conditions)),
-        phases=tuple(map(label, filters.phases)),
+        phases=tuple(phase for given in filters.phases for phase in phases_in(given) or (UNKNOWN,)),
         retracted=filters.retracted,
     )
 

@@ -26,14 +26,16 @@ def fuse(
     Items of equal score (to six places) share their rank, so that the outcome does not depend on where they are stored.
     """
     ranks: dict[T, dict[str, int]] = {}
+    scores: dict[T, float] = {}
     for leg, scored in legs.items():
-        rank, previous = 0, None
+        weight = weights.get(leg, 1.0)
+        rank, share, previous = 0, 0.0, None
         for place, (item, score) in enumerate(scored, 1):
-            if round(score, 6) != previous:
-                rank, previous = place, round(score, 6)
-            ranks.setdefault(item, {})[leg] = rank
-    fused = [
-        Fused(item, sum(weights.get(leg, 1.0) / (k + rank) for leg, rank in found.items()), found)
-        for item, found in ranks.items()
-    ]
-    return sorted(fused, key=lambda entry: -entry.score)
+            if (rounded := round(score, 6)) != previous:
+                rank, share, previous = place, weight / (k + place), rounded
+            if (found := ranks.get(item)) is None:
+                ranks[item], scores[item] = {leg: rank}, share
+            else:
+                found[leg] = rank
+                scores[item] += share
+    return [Fused(item, scores[item], ranks[item]) for item in sorted(scores, key=scores.__getitem__, reverse=True)]

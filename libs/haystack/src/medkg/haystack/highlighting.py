@@ -2,9 +2,10 @@
 
 import re
 import unicodedata
+from functools import lru_cache
 from typing import Final
 
-from medkg.haystack.terms import STOP_WORDS, stem
+from medkg.haystack.terms import MAX_TERM, STOP_WORDS, stem
 
 MAX_HIGHLIGHTS: Final = 100
 _WORD = re.compile(r"[^\W_]+")
@@ -23,7 +24,7 @@ def highlights(text: str, query: str) -> tuple[Span, ...]:
         return ()
     spans: list[Span] = []
     for match in _WORD.finditer(text):
-        if _folded_stem(match.group()) in wanted:
+        if _folded_stem(match.group()[:MAX_TERM]) in wanted:
             spans.append(match.span())
             if len(spans) == MAX_HIGHLIGHTS:
                 break
@@ -33,9 +34,10 @@ def highlights(text: str, query: str) -> tuple[Span, ...]:
 def _stems(query: str) -> list[str]:
     words = _WORD.findall(query)
     telling = [word for word in words if word.casefold() not in STOP_WORDS] or words
-    return [_folded_stem(word) for word in telling]
+    return [_folded_stem(word[:MAX_TERM]) for word in telling]
 
 
+@lru_cache(maxsize=50_000)  # the words of a page: folding each anew took 3 ms of a search
 def _folded_stem(word: str) -> str:
     """Case and accents aside, as SQLite's tokenizer reads it."""
     folded = unicodedata.normalize("NFKD", word.casefold())

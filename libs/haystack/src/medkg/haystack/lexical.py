@@ -6,20 +6,11 @@ from typing import Final
 
 from medkg.haystack.filtering import passage_condition
 from medkg.haystack.stores import FIELD_WEIGHTS, NO_FILTERS, FieldWeights, Filters
+from medkg.haystack.terms import STOP_WORDS
 
 MAX_QUERY_CHARACTERS: Final = 4_000
 MAX_QUERY_TERMS: Final = 64
 _WORD = re.compile(r"[^\W_]+(?:[-'\u2019/.][^\W_]+)*")
-# words that are in nearly every passage: they cost a long list each and decide nothing
-_STOP_WORDS = frozenset(
-    re.findall(
-        r"\w+",
-        """
-        a an and are as at be by can for from has have in is it its not of on or that the these this those to was were
-        what when where which who will with
-        """,
-    )
-)
 
 
 def match_expression(query: str) -> str:
@@ -33,7 +24,7 @@ def match_expression(query: str) -> str:
 def telling_words(query: str) -> list[str]:
     """The words of a query in lower case, without those that decide nothing where others are left; a bounded number."""
     words = dict.fromkeys(word.lower() for word in _WORD.findall(query[:MAX_QUERY_CHARACTERS]))
-    telling = [word for word in words if word not in _STOP_WORDS] or list(words)
+    telling = [word for word in words if word not in STOP_WORDS] or list(words)
     return telling[:MAX_QUERY_TERMS]
 
 

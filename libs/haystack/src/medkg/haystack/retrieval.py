@@ -9,7 +9,7 @@ from medkg.haystack.hashing import HashingEmbedder
 from medkg.haystack.inspection import StoredPassage, export, problems
 from medkg.haystack.legs import Models
 from medkg.haystack.models import EmbedderOf
-from medkg.haystack.passage_store import DEFAULT_INDEX, store_path
+from medkg.haystack.passage_database import DEFAULT_INDEX, store_path
 from medkg.haystack.reranking import Reranker
 from medkg.haystack.retriever import SETTINGS, Retriever, RetrieverSettings
 

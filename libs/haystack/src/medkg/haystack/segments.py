@@ -111,7 +111,6 @@ def build_segment(store: Path, min_tail_rows: int = TAIL_ROWS, *, whole: bool = 
     with _exclusive(folder / "merge.lock") as is_ours, closing(open_for_reading(store)) as connection:
         if not is_ours:
             return False
-        connection.execute("BEGIN")  # one snapshot
         facts = dict(connection.execute("SELECT key, value FROM store"))
         if "dimension" not in facts:
             return False
@@ -124,7 +123,8 @@ def build_segment(store: Path, min_tail_rows: int = TAIL_ROWS, *, whole: bool = 
             return False
         max_rows = max(_MAX_SEGMENT_BYTES // (4 * dimension), min_tail_rows, _BATCH)
         kept = () if whole else plan_merge(manifest.segments, tail_rows, max_rows)
-        added = list(_write_segments(connection, folder, kept[-1].last_id if kept else 0, max_rows, dimension))
+        ids = (kept[-1].last_id if kept else 0, _last_id(connection))
+        added = list(_write_segments(connection, folder, ids, max_rows, dimension))
         temporary = folder / f"{_MANIFEST}.tmp"
         temporary.write_bytes(msgspec.json.encode(msgspec.structs.replace(manifest, segments=(*kept, *added))))
         _settle(temporary, folder / _MANIFEST)
@@ -166,10 +166,15 @@ def load_segment(folder: Path, segment: Segment) -> LoadedSegment:
 
 
 def _write_segments(
-    connection: sqlite3.Connection, folder: Path, after: int, max_rows: int, dimension: int
+    connection: sqlite3.Connection, folder: Path, between: tuple[int, int], max_rows: int, dimension: int
 ) -> Iterator[Segment]:
-    rows = connection.execute("SELECT id, vector FROM vectors WHERE id > ? ORDER BY id", (after,))
-    while batch := rows.fetchmany(max_rows):
+    """No transaction is open while an index is built: that takes minutes, in which no write-ahead log could be reset.
+
+    What is deleted meanwhile readers leave out, what is added lies behind the last id.
+    """
+    after, last_id = between
+    sql = "SELECT id, vector FROM vectors WHERE id > ? AND id <= ? ORDER BY id LIMIT ?"
+    while batch := connection.execute(sql, (after, last_id, max_rows)).fetchall():
         ids, vectors = _matrix(batch, dimension)
         del batch
         built = build(vectors)

@@ -5,20 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from medkg.haystack.filtering import passage_condition
-from medkg.haystack.impacts import query_weight, terms_of
-from medkg.haystack.lexical import MAX_QUERY_CHARACTERS, MAX_QUERY_TERMS
 from medkg.haystack.stores import NO_FILTERS, Filters
 
 MAX_SPARSE_TERMS: Final = 256  # of a query; learned expansions have some dozens
 _MAX_POSTINGS: Final = 20_000  # read for one query: some milliseconds; more did not find more on SciFact
-
-
-def search_impacts(connection: sqlite3.Connection, query: str, limit: int) -> list[tuple[int, float]]:
-    """Ids of passages with the dot product, best first; for term weights of :mod:`medkg.haystack.impacts`."""
-    terms = dict.fromkeys(terms_of(query[:MAX_QUERY_CHARACTERS]))
-    counts = term_counts(connection, list(terms)[:MAX_QUERY_TERMS])
-    (passages,) = connection.execute("SELECT sum(passages) FROM documents").fetchone()  # short rows, unlike passages
-    return search_sparse(connection, {term: query_weight(passages, counts[term]) for term in counts}, limit)
 
 
 def term_counts(connection: sqlite3.Connection, terms: Sequence[str]) -> dict[str, int]:

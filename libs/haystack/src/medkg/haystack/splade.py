@@ -1,6 +1,7 @@
 """Learned sparse expansion: SPLADE (Formal et al. 2021), term weights over a masked language model's vocabulary.
 
-``weight(term) = max over tokens of log(1 + relu(logit(token, term)))``; terms are the vocabulary's tokens.
+``weight(term) = max over tokens of log(1 + relu(logit(token, term)))``, the tokens that begin and end a text among
+them, as published; terms are the vocabulary's tokens.
 """
 
 import asyncio
@@ -35,6 +36,7 @@ MAX_TERMS: Final = 512  # of a passage; the heaviest are kept
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _MAX_ANSWER_BYTES = 64 * 1024 * 1024
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+_POOLING = b"peaks over all tokens"  # other pooling of the same files makes other weights: another model
 
 
 class LearnedExpander:
@@ -85,26 +87,28 @@ class OnnxSplade(LearnedExpander):
             raise ConfigurationError(
                 f"opening splade: {error.name} is not installed; install medkg-embed[onnx]"
             ) from error
-        files = [settings.folder / "model.onnx", settings.folder / "tokenizer.json"]
+        revision = splade_revision(settings.folder)
         options = runtime.SessionOptions()
         options.intra_op_num_threads = settings.threads
+        # where others want the CPU, threads that wait by spinning take 1.7 times as much of it and are twice as slow
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if settings.on_gpu and _CUDA not in runtime.get_available_providers():
             raise ConfigurationError(
                 "opening splade: there is a GPU, but this onnxruntime cannot use it; install onnxruntime-gpu, or "
                 "name the CPU variant (`sparse: splade-cpu`)"
             )
         try:
-            digest = hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()
             providers = [_CUDA if settings.on_gpu else _CPU]
-            self._session: Any = runtime.InferenceSession(str(files[0]), options, providers=providers)
-            self._tokenizer: Any = tokenizers.Tokenizer.from_file(str(files[1]))
+            model = str(settings.folder / "model.onnx")
+            self._session: Any = runtime.InferenceSession(model, options, providers=providers)
+            self._tokenizer: Any = tokenizers.Tokenizer.from_file(str(settings.folder / "tokenizer.json"))
         except Exception as error:
             raise ConfigurationError(f"opening the SPLADE model in {settings.folder}: {error}") from error
         self._tokenizer.enable_truncation(settings.max_tokens)
         self._tokenizer.no_padding()
         self._inputs = [entry.name for entry in self._session.get_inputs()]
         self._lock = threading.Lock()
-        self.model = f"splade:{digest[:16]}-{settings.max_tokens}"
+        self.model = f"splade:{revision}-{settings.max_tokens}"
 
     def vectors(self, texts: Sequence[str]) -> list[SparseVector]:
         """One vector for each text, one text after another: on few cores a batch is no faster."""
@@ -126,9 +130,9 @@ class OnnxSplade(LearnedExpander):
                     f"expanding with {self.model}: one text does not fit into the GPU's memory"
                 ) from error
             raise ContractError(f"expanding with {self.model}: {error}") from error
-        special = np.array(encoding.special_tokens_mask, dtype=bool)
-        weights = splade_weights(np.asarray(logits[0])[~special], self.model)
-        return top_terms(weights, self._tokenizer.id_to_token)
+        if np.ndim(logits) != 3:
+            raise ContractError(f"expanding with {self.model}: wanted are logits of each token, not {np.shape(logits)}")
+        return top_terms(splade_weights(np.asarray(logits[0]), self.model), self._tokenizer.id_to_token)
 
 
 class ServedSplade(LearnedExpander):
@@ -188,6 +192,22 @@ class ServedSplade(LearnedExpander):
 class _Weight(msgspec.Struct):
     index: int
     value: float
+
+
+def splade_revision(folder: Path) -> str:
+    """Names the model in a folder by the bytes of its files, and by how its logits become weights.
+
+    Raises:
+        ConfigurationError: a file is missing or cannot be read.
+    """
+    digest = hashlib.sha256(_POOLING)
+    for name in ("model.onnx", "tokenizer.json"):
+        try:
+            with (folder / name).open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        except OSError as error:
+            raise ConfigurationError(f"opening the SPLADE model in {folder}: {name}: {error.strerror}") from error
+    return digest.hexdigest()[:16]
 
 
 def splade_weights(logits: NDArray[np.floating], model: str) -> NDArray[np.float64]:

@@ -9,7 +9,8 @@ from typing import Protocol
 
 from medkg.contracts.errors import ResourceUnavailableError
 from medkg.haystack.inspection import problems
-from medkg.haystack.passage_store import DEFAULT_INDEX, PassageStore, store_path
+from medkg.haystack.passage_database import DEFAULT_INDEX, store_path
+from medkg.haystack.passage_store import PassageStore
 from medkg.haystack.segments import build_segment
 
 Say = Callable[[str], None]  # told what is being done, in words, as it goes on

@@ -1,5 +1,6 @@
 """What one document puts into a search store, checked and encoded, and which of two writes of it stays. Pure."""
 
+import re
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -12,7 +13,10 @@ from medkg.contracts.errors import ContractError
 
 DELETED: Final = ""  # the generation of a document that was taken out
 _LABEL_CHARACTERS = 200
-_LABELS = 32  # conditions or phases of one document
+_LABELS = 32  # conditions or phases of one document, conditions with their terms of MeSH
+_NOT_OF_A_PHASE = re.compile(r"[\s_.\-]+")
+_PHASE = re.compile(r"(?P<early>early)?(?:phase)?(?P<number>[0-4]|i{1,3}|iv)(?P<part>[a-d])?")
+_ROMAN = {"i": "1", "ii": "2", "iii": "3", "iv": "4"}
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -25,7 +29,7 @@ class SparseRow(msgspec.Struct, array_like=True):
 
 @dataclass(frozen=True, slots=True)
 class Facets:
-    """What passages of a document are filtered by. Conditions and phases are in lower case."""
+    """What passages of a document are filtered by, conditions as of :func:`label`, phases as of :func:`phases_in`."""
 
     source: str = ""
     year: int | None = None
@@ -127,15 +131,28 @@ def facets_of(metadata: Metadata) -> Facets:
     return Facets(
         source=str(metadata.get("source") or ""),
         year=year if isinstance(year, int) and not isinstance(year, bool) and abs(year) < 10_000 else None,
-        conditions=_labels(metadata.get("conditions") or metadata.get("condition"), "|"),
-        phases=_labels(metadata.get("phase"), "|/"),
+        conditions=_labels(metadata.get("conditions") or metadata.get("condition")),
+        phases=phases_in(metadata.get("phase")),
         retracted=metadata.get("retracted") is True,
     )
 
 
 def label(text: str) -> str:
-    """How headings, conditions and phases are compared: letter case and surplus white space aside."""
+    """How headings and conditions are compared: letter case and surplus white space aside."""
     return " ".join(text[: 4 * _LABEL_CHARACTERS].casefold().split())[:_LABEL_CHARACTERS]
+
+
+def phases_in(value: object) -> tuple[str, ...]:
+    """How phases are compared: ``PHASE2/PHASE3``, ``Phase II / Phase III`` and ``2|3`` are ``phase2``, ``phase3``."""
+    return tuple(dict.fromkeys(map(_phase, _labels(value, "|/"))))
+
+
+def _phase(name: str) -> str:
+    bare = _NOT_OF_A_PHASE.sub("", name) or name
+    found = _PHASE.fullmatch(bare)
+    if found is None:
+        return bare
+    return f"{found['early'] or ''}phase{_ROMAN.get(found['number'], found['number'])}{found['part'] or ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +181,7 @@ def decide(stored: Stored | None, write: DocumentWrite) -> WriteOutcome:
     return WriteOutcome.WRITTEN
 
 
-def _labels(value: object, separators: str) -> tuple[str, ...]:
+def _labels(value: object, separators: str = "|") -> tuple[str, ...]:
     if not isinstance(value, str):
         return ()
     for separator in separators:

@@ -14,18 +14,34 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
+from medkg.contracts.errors import ConfigurationError
+
 Checks = Callable[[], dict[str, str]]  # name -> what is wrong with it; empty when all is well
 
 
 class HealthServer:
-    """Serves until closed; a context manager. ``address`` is known once it is entered."""
+    """Serves until closed; a context manager. ``address`` is known once it is made.
+
+    Raises:
+        ConfigurationError: it cannot listen there.
+    """
 
     def __init__(self, host: str, port: int, registry: CollectorRegistry, *, live: Checks, ready: Checks) -> None:
-        self._checks = {"/health/live": live, "/health/ready": ready}
-        self._metrics = make_wsgi_app(registry)
-        self._server = make_server(host, port, self._answer, server_class=_Server, handler_class=_QuietHandler)
+        self.watch(registry, live=live, ready=ready)
+        try:
+            self._server = make_server(host, port, self._answer, server_class=_Server, handler_class=_QuietHandler)
+        except OSError as error:
+            raise ConfigurationError(
+                f"listening on {host}:{port} for health and metrics: {error.strerror or error}; name another address "
+                "(MEDKG_HTTP_HOST, MEDKG_HTTP_PORT), or none (MEDKG_HTTP_PORT=-1)"
+            ) from error
         self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
         self.address = f"{host}:{self._server.server_port}"
+
+    def watch(self, registry: CollectorRegistry, *, live: Checks, ready: Checks) -> None:
+        """Answer with these from now on."""
+        self._metrics = make_wsgi_app(registry)
+        self._checks = {"/health/live": live, "/health/ready": ready}
 
     def __enter__(self) -> Self:
         self._thread.start()

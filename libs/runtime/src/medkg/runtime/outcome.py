@@ -19,6 +19,7 @@ from medkg.contracts.cloudevents import (
     now,
     now_header,
     schema_uri,
+    time_header,
     trace_parent,
 )
 from medkg.contracts.context import Metadata
@@ -119,8 +120,9 @@ class Narrator:
         trace = trace_parent(stable_id("trace", request.job_id, doc_id), self.cause.id)
         return Narrator(self.worker, self.source, self.stage_type, Cause(self.cause.id, trace), request)
 
-    def started(self) -> Message:
-        return self._event(EventType.STAGE_STARTED, self._about())
+    def started(self, at: float | None = None) -> Message:
+        """``at``: when that was (seconds since 1970), unless it is now."""
+        return self._event(EventType.STAGE_STARTED, self._about(), at)
 
     def retrying(self, failure: Failure, attempt: int, backoff_seconds: float) -> Message:
         about = self._about(attempt=attempt, failure=failure, backoff_ms=round(backoff_seconds * 1000, 3))
@@ -258,7 +260,7 @@ class Narrator:
             **given,  # type: ignore[arg-type]  # checked by the tests of every event
         )
 
-    def _event(self, kind: EventType, about: StageEvent) -> Message:
+    def _event(self, kind: EventType, about: StageEvent, at: float | None = None) -> Message:
         request = self.request
         again = (f"redrive-{about.redrive}",) if about.redrive else ()
         identity = stable_id(
@@ -268,7 +270,7 @@ class Narrator:
             *_constant_headers(self.source, kind, _EVENT_SCHEMA),
             *self._about_document,
             ("ce_id", identity.encode()),
-            now_header(),
+            now_header() if at is None else time_header(at),
             *self._trace,
         ]
         if about.failure is not None:

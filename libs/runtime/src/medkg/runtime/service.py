@@ -7,9 +7,11 @@ import logging
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager, closing
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from typing import NoReturn
+
+from prometheus_client import CollectorRegistry
 
 from medkg.contracts import topics
 from medkg.contracts.cloudevents import Message
@@ -18,7 +20,7 @@ from medkg.contracts.implementation import Host
 from medkg.contracts.stages import StageType
 from medkg.runtime.artefacts import Artefacts
 from medkg.runtime.blobs import BlobStore, open_blobs
-from medkg.runtime.broker import KafkaHost, Publisher, Sink, Subscription, ensure_topics
+from medkg.runtime.broker import KafkaHost, Publisher, Sink, Subscription, ensure_topics, reach
 from medkg.runtime.exits import Exit
 from medkg.runtime.health import HealthServer
 from medkg.runtime.logs import configure_logging
@@ -34,6 +36,7 @@ from medkg.runtime.resilience.stopping import WorkerStopped
 from medkg.runtime.resilience.threads import StageThreads
 from medkg.runtime.settings import KafkaSettings, RuntimeSettings, from_environment
 from medkg.runtime.stage_handler import StageHandler, StageServices
+from medkg.runtime.starting import Patience, Start, StoppedAtStart
 from medkg.runtime.topologies import PinnedTopologies, TopologyLoader, default_topologies_dir
 from medkg.runtime.worker import Handler, WindowSettings, Worker
 
@@ -119,6 +122,7 @@ def stage_service(stage_type: StageType) -> Service:
                     park_seconds=settings.park_retry_seconds,
                     metrics=host.metrics.stages,
                     say=host.publisher.send,
+                    tell_starts_seconds=settings.tell_starts_seconds,
                 )
                 yield StageHandler(stage_type, host.settings.worker_id, services)
 
@@ -193,14 +197,17 @@ async def running(
 ) -> AsyncIterator[tuple[ServiceHost, list[RunningService]]]:
     """Services at work until the block is left; then they drain, leave their groups and close what they opened.
 
-    ``on_failure`` is called when a worker has died; the process should stop then.
+    ``on_failure`` is called when a worker has died; the process should stop then. What was opened before something
+    failed is closed again: it can be tried anew.
 
     Raises:
         ConfigurationError: a setting cannot work.
-        ResourceUnavailableError: Kafka does not answer.
+        ResourceUnavailableError: Kafka, or what a service needs, does not answer.
     """
+    await reach(kafka)
     await ensure_topics(kafka, ALL_TOPICS, compacted=COMPACTED_TOPICS)
     blobs = open_blobs(settings.blob_location, endpoint=settings.blobs_endpoint)
+    await blobs.reach(settings.blob_location)
     async with AsyncExitStack() as stack:
         kafka_host = KafkaHost(kafka, drain_seconds=settings.drain_seconds, client_id=settings.worker_id)
         host = ServiceHost(
@@ -213,25 +220,15 @@ async def running(
             metrics=Metrics(),
         )
         at_work: list[RunningService] = []
-        for service in services:
-            handler = await stack.enter_async_context(service.open(host))
-            metrics = host.metrics.worker(service.name)
-            worker = Worker(handler, host.publisher, service.window(settings), metrics, on_failure)
-            keeper: ShareKeeper | None = None
-            if isinstance(handler, StageHandler):
-                keeper = ShareKeeper(worker, handler.share, kafka_host.partition_count)
-            sink: Sink = keeper or worker
-            subscription = kafka_host.subscribe(service.topics, f"medkg-{service.name}", sink)
-            if keeper is not None:
-                subscription.on_counted = keeper.recount
-            worker.start(subscription)
-            at_work.append(RunningService(service, worker, subscription))
-        await kafka_host.start()
-        if soft := soft_limit(settings.memory_soft_bytes):
-            watch = MemoryWatch(soft, [one.worker.shrink for one in at_work])
-            watching = asyncio.create_task(watch.run(), name="memory-watch")
-            stack.callback(watching.cancel)
         try:
+            for service in services:
+                handler = await stack.enter_async_context(service.open(host))
+                at_work.append(_at_work(service, handler, host, kafka_host, on_failure))
+            await kafka_host.start()
+            if soft := soft_limit(settings.memory_soft_bytes):
+                watch = MemoryWatch(soft, [one.worker.shrink for one in at_work])
+                watching = asyncio.create_task(watch.run(), name="memory-watch")
+                stack.callback(watching.cancel)
             yield host, at_work
         finally:
             abandoned = await asyncio.gather(*(one.worker.drain() for one in at_work))
@@ -241,8 +238,35 @@ async def running(
                     log.warning("%s: %d records were abandoned and will be done again", one.service.name, count)
 
 
-async def run_until_stopped(services: Sequence[Service], settings: RuntimeSettings, kafka: KafkaSettings) -> int:
-    """Serve until SIGTERM or SIGINT. Returns the exit code, see :class:`Exit`."""
+def _at_work(
+    service: Service, handler: Handler, host: ServiceHost, kafka_host: KafkaHost, on_failure: Callable[[], None]
+) -> RunningService:
+    """A service whose worker waits for the records of its subscription."""
+    metrics = host.metrics.worker(service.name)
+    worker = Worker(handler, host.publisher, service.window(host.settings), metrics, on_failure)
+    keeper: ShareKeeper | None = None
+    if isinstance(handler, StageHandler):
+        keeper = ShareKeeper(worker, handler.share, kafka_host.partition_count)
+    sink: Sink = keeper or worker
+    subscription = kafka_host.subscribe(service.topics, f"medkg-{service.name}", sink)
+    if keeper is not None:
+        subscription.on_counted = keeper.recount
+    worker.start(subscription)
+    return RunningService(service, worker, subscription)
+
+
+Beside = Callable[[ServiceHost], AbstractAsyncContextManager[str]]
+
+
+async def run_until_stopped(
+    services: Sequence[Service], settings: RuntimeSettings, kafka: KafkaSettings, beside: Beside | None = None
+) -> int:
+    """Serve until SIGTERM or SIGINT. Returns the exit code, see :class:`Exit`.
+
+    What does not answer at start is waited for; meanwhile the process is alive, not ready, and says why.
+
+    ``beside``: what else the process serves, on the same host; it yields where it can be reached.
+    """
     stop, failed = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -252,26 +276,32 @@ async def run_until_stopped(services: Sequence[Service], settings: RuntimeSettin
         failed.set()
         stop.set()
 
-    names = ", ".join(service.name for service in services)
-    async with running(services, settings, kafka, fail) as (host, at_work):
-        with ExitStack() as stack:
-            address = "none"
-            if settings.http_port >= 0:
-                server = HealthServer(
-                    settings.http_host,
-                    settings.http_port,
-                    host.metrics.registry,
-                    live=lambda: liveness(at_work, settings.stall_seconds),
-                    ready=lambda: readiness(at_work, is_stopping=stop.is_set()),
-                )
-                address = stack.enter_context(server).address
-            log.info(
-                "serving %s",
-                names,
-                extra={"kafka": kafka.bootstrap, "blobs": settings.blob_location, "health": address},
+    names = ", ".join(service.name for service in services) or "the gateway"
+    start = Start(names, Patience(settings.start_wait_seconds), stop)
+    async with AsyncExitStack() as stack:
+        health: HealthServer | None = None
+        if settings.http_port >= 0:
+            probes = HealthServer(
+                settings.http_host, settings.http_port, CollectorRegistry(), live=dict, ready=start.faults
             )
-            await stop.wait()
-            log.info("stopping %s", names)
+            health = stack.enter_context(probes)
+        places = {"kafka": kafka.bootstrap, "blobs": settings.blob_location, "health": health.address if health else ""}
+        try:
+            host, at_work = await start.open(stack, lambda: running(services, settings, kafka, fail))
+            if beside is not None:
+                places["url"] = await start.open(stack, lambda: beside(host))
+        except StoppedAtStart:
+            log.info("stopped before %s was serving", names)
+            return Exit.STOPPED
+        if health is not None:
+            health.watch(
+                host.metrics.registry,
+                live=lambda: liveness(at_work, settings.stall_seconds),
+                ready=lambda: readiness(at_work, is_stopping=stop.is_set()),
+            )
+        log.info("serving %s", names, extra=places)
+        await stop.wait()
+        log.info("stopping %s", names)
     if any(isinstance(one.worker.failure, WorkerStopped) for one in at_work):
         return Exit.FAILING
     return Exit.DIED if failed.is_set() else Exit.STOPPED

@@ -99,6 +99,9 @@ class RuntimeSettings(BaseSettings):
     park_retry_seconds: float = Field(
         5, ge=0, le=3_600, description="A retry after a longer wait waits at the gate-router, not in the window."
     )
+    tell_starts_seconds: float = Field(
+        0.1, ge=0, le=60, description="A run that is over sooner is told of by its end alone. 0: every start is told."
+    )
     dead_letter_run: int = Field(
         100, ge=0, description="More documents in a row than these fail: the worker stops. 0: never."
     )
@@ -108,6 +111,9 @@ class RuntimeSettings(BaseSettings):
     drain_seconds: float = Field(20, ge=0, le=600, description="How long a stop or rebalance waits for what is begun.")
     inline_bytes: int = Field(
         16_384, ge=0, le=262_144, description="Artefacts up to this size travel inside the message."
+    )
+    start_wait_seconds: float = Field(
+        0, ge=0, description="How long a start waits for Kafka, PostgreSQL or the blob store, if away. 0: for ever."
     )
     stall_seconds: float = Field(900, ge=10, description="Work without any progress for so long: no longer alive.")
     http_host: str = Field("127.0.0.1", description="Address of health and metrics.")

@@ -41,6 +41,7 @@ from medkg.runtime.resilience.guards import Guard, Guards
 from medkg.runtime.resilience.limits import Share
 from medkg.runtime.resilience.stopping import WorkerStopped
 from medkg.runtime.resilience.threads import StageThreads
+from medkg.runtime.starts import Starts
 from medkg.runtime.topologies import PinnedTopologies
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,10 @@ _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)  # what
 
 @dataclass(frozen=True, slots=True)
 class StageServices:
-    """What a stage handler works with. ``say`` publishes without waiting: for events that only inform."""
+    """What a stage handler works with. ``say`` publishes without waiting: for events that only inform.
+
+    A run that lasts less than ``tell_starts_seconds`` is told of by its end alone.
+    """
 
     stages: OpenStages
     topologies: PinnedTopologies
@@ -64,6 +68,7 @@ class StageServices:
     metrics: StageMetrics
     say: Callable[[Message], None]
     park_seconds: float = 5.0
+    tell_starts_seconds: float = 0.0
 
 
 class _Plan(NamedTuple):
@@ -85,6 +90,7 @@ class StageHandler:
         self._worker = worker
         self._source = f"medkg/{stage_type.service}"
         self._services = services
+        self._starts = Starts(services.say, services.tell_starts_seconds)
         self._resumed: dict[str, Attempt] = {}  # requests that wait for a resource, and how far they had come
         self._plans: dict[tuple[str, str], _Plan] = {}
         self._observed: dict[tuple[str, str], tuple[Callable[[], None], Callable[[float], None]]] = {}
@@ -120,7 +126,7 @@ class StageHandler:
         narrator = self._read(record)
         if not isinstance(narrator, Narrator):
             return narrator
-        self._services.say(narrator.started())
+        self._starts.begin(narrator)
         begun = time.perf_counter()
         try:
             taken = narrator.request.artefacts.get(self._contract.consumes)
@@ -140,6 +146,8 @@ class StageHandler:
             crash = StageCrashedError(f"handling {narrator.request.stage!r}: {type(error).__name__}: {error}")
             crash.__cause__ = error
             return self._give_up(narrator, record, crash, begun)
+        finally:
+            self._starts.end(narrator)
         count, observe = self._observed.get((narrator.request.stage, outcome)) or self._observe(
             narrator.request.stage, outcome
         )
@@ -266,6 +274,7 @@ class StageHandler:
 
         def say_retry(error: MedkgError, attempt: int, seconds: float) -> None:
             self._services.metrics.retries.labels(narrator.request.stage, error.code).inc()
+            self._starts.tell(narrator)
             self._services.say(narrator.retrying(failure_of(error), attempt, seconds))
 
         services, asked = self._services, narrator.cause.id

@@ -16,29 +16,29 @@ that was frozen for longer than its group waits for it publishes nothing until i
 
 import asyncio
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from medkg.contracts import topics
 from medkg.contracts.cloudevents import Message
-from medkg.contracts.errors import ContractError, MedkgError, ResourceUnavailableError
+from medkg.contracts.errors import MedkgError, ResourceUnavailableError
+from medkg.runtime.delivery import Delivers, Delivery, Job
 from medkg.runtime.fair_queue import FairQueue
 from medkg.runtime.metrics import WorkerMetrics
 from medkg.runtime.records import Partition, Record
 from medkg.runtime.resilience.breaker import BreakerOpen
 from medkg.runtime.resilience.stopping import WorkerStopped
+from medkg.runtime.tap import Intake, Tap
 from medkg.runtime.window import OffsetWindow
 
 log = logging.getLogger(__name__)
 
-_RETRY_SECONDS = (0.1, 0.5, 1.0, 2.0, 5.0)  # between attempts to reach Kafka or a store; the last one repeats
 _BREATH = 512  # records of all lanes together between two turns of the event loop
 # Results are gathered for as long as more are at hand: a flush costs the same for many as for one.
 _GATHER_SECONDS_EACH, _GATHER_SECONDS = 0.000_2, 0.03
-_REFUSALS = 2  # of the results, then of the dead letter
 
 
 class Handler(Protocol):
@@ -54,26 +54,6 @@ class Handler(Protocol):
     def refuse(self, records: Sequence[Record], error: MedkgError) -> list[Message]:
         """What to publish for records whose results Kafka will never take."""
         ...
-
-
-class Intake(Protocol):
-    """The consumer, as far as the worker steers it."""
-
-    def pause(self) -> None: ...
-
-    def resume(self) -> None: ...
-
-    def store(self, offsets: dict[Partition, int]) -> None: ...
-
-    def is_current(self) -> bool:
-        """Whether the group can not have given the partitions to somebody else without our knowledge."""
-        ...
-
-
-class Delivers(Protocol):
-    """The producer, as far as the worker uses it."""
-
-    async def publish(self, messages: Sequence[Message]) -> dict[int, str]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,17 +73,6 @@ class WindowSettings:
     is_fair: bool = False
 
 
-class _Job:
-    """Records on their way through a lane, each with the window of the assignment under which it was taken."""
-
-    __slots__ = ("messages", "records", "windows")
-
-    def __init__(self, records: list[Record], windows: list[OffsetWindow], messages: list[Message]) -> None:
-        self.records = records
-        self.windows = windows
-        self.messages = messages
-
-
 class Worker:
     """Runs a handler on what an intake delivers, keeping the order of operations above."""
 
@@ -116,7 +85,8 @@ class Worker:
         on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         self._handler = handler
-        self._publisher = publisher
+        self._delivery = Delivery(publisher, handler, metrics)
+        self._tap = Tap(metrics)
         self._settings = settings
         self._metrics = metrics
         self._on_failure = on_failure
@@ -125,17 +95,17 @@ class Worker:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._resting: list[asyncio.Future[None]] = []  # of lanes that may not work just now
         self._windows: dict[Partition, OffsetWindow] = {}
-        self._finished: list[_Job] = []
+        self._finished: list[Job] = []
         self._something_finished = asyncio.Event()
         self._quiet = asyncio.Condition()
         self._tasks: list[asyncio.Task[None]] = []
-        self._is_paused = False
-        self._holds: set[str] = set()  # why nothing is taken, beside the high-water mark
         self._is_stopping = False
         self._is_publisher_alive = True
         self._in_flight = 0
         self._held_bytes = 0
         self._share = 1.0  # of the window that may be used
+        self.wants_more = threading.Event()  # nothing waits for a lane; the thread that polls looks at it
+        self.wants_more.set()
         self._progress_at = time.monotonic()
         self.failure: BaseException | None = None
 
@@ -144,6 +114,7 @@ class Worker:
     def start(self, intake: Intake) -> None:
         """Begin to work on what ``intake`` delivers."""
         self._intake = intake
+        self._tap.connect(intake)
         lanes = range(self._settings.lanes)
         self._tasks = [asyncio.create_task(self._lane(number), name=f"lane-{number}") for number in lanes]
         self._tasks.append(asyncio.create_task(self._publish_finished(), name="publisher"))
@@ -156,8 +127,7 @@ class Worker:
         Returns how many records were abandoned while they were being worked on.
         """
         self._is_stopping = True
-        if self._intake is not None:
-            self._intake.pause()
+        self._tap.shut_for_good()
         self._drop(lambda _: False)
         await self._wait_until_done(list(self._windows.values()))
         abandoned = self._in_flight
@@ -185,7 +155,7 @@ class Worker:
     @property
     def seconds_without_progress(self) -> float:
         """How long there has been work without anything being finished; 0 when there is none."""
-        return time.monotonic() - self._progress_at if self._load and not self._holds else 0.0
+        return time.monotonic() - self._progress_at if self._load and not self._tap.is_held else 0.0
 
     @property
     def _load(self) -> int:
@@ -208,13 +178,10 @@ class Worker:
             self._queue.push(record.tenant if self._settings.is_fair else b"", (record, window))
             self._held_bytes += len(record.value)
         self._metrics.taken.inc(len(records))
+        self.wants_more.clear()
         self._wake(len(records))
-        is_full = self._holds or self._is_above(self._settings.high_water, self._settings.high_water_bytes)
-        if is_full and self._intake is not None:
-            self._intake.pause()
-            if not self._is_paused:
-                self._is_paused = True
-                self._metrics.paused.set(1)
+        if self._tap.is_held or self._is_above(self._settings.high_water, self._settings.high_water_bytes):
+            self._tap.shut()
 
     def assigned(self, partitions: list[Partition]) -> None:
         """Partitions are ours from now on."""
@@ -262,37 +229,39 @@ class Worker:
             if done % breath == 0:
                 await asyncio.sleep(0)  # work that waits for nothing would keep the publisher from its own
 
-    def _next(self) -> _Job:
-        job = _Job([], [], [])
+    def _next(self) -> Job:
+        job = Job([], [], [])
         while self._queue and len(job.records) < self._settings.take:
             record, window = self._queue.pop()
             window.begin()
             job.records.append(record)
             job.windows.append(window)
         self._in_flight += len(job.records)
+        if not self._queue:
+            self.wants_more.set()
         return job
 
-    async def _leave(self, job: _Job) -> None:
+    async def _leave(self, job: Job) -> None:
         """The lane dies: its records are nobody's work any more, and no drain waits for them."""
         for window in job.windows:
             window.running -= 1
         async with self._quiet:
             self._quiet.notify_all()
 
-    async def _until_available(self, job: _Job) -> list[Message]:
+    async def _until_available(self, job: Job) -> list[Message]:
         attempt = 0
         while True:
             try:
                 return await self._handler.handle(job.records)
             except BreakerOpen as error:
                 await self._wait_out(job, error)
-                if not any(window.is_open for window in job.windows):
+                if not job.is_ours:
                     return []  # somebody else's by now
             except ResourceUnavailableError as error:
-                await self._back_off(attempt, "handling", error)
+                await self._delivery.back_off(attempt, "handling", error)
                 attempt += 1
 
-    async def _wait_out(self, job: _Job, error: BreakerOpen) -> None:
+    async def _wait_out(self, job: Job, error: BreakerOpen) -> None:
         """Take nothing while a breaker is open. The job stays unfinished, and no drain or rebalance waits for it."""
         self.hold(error.breaker.name)
         for window in job.windows:
@@ -309,23 +278,12 @@ class Worker:
 
     def hold(self, reason: str) -> None:
         """Take nothing from now on, for this reason; it does not count as a stall. What waits here stays here."""
-        if reason not in self._holds:
-            log.warning("taking nothing: %s", reason)
-        self._holds.add(reason)
-        self._metrics.held.set(1)
-        if self._intake is not None:
-            self._intake.pause()
-            self._is_paused = True
+        self._tap.hold(reason)
 
     def unhold(self, reason: str) -> None:
         """The reason is gone: go on, unless there is another one."""
-        if reason not in self._holds:
-            return
-        self._holds.discard(reason)
-        self._progress_at = time.monotonic()
-        log.info("no longer in the way: %s", reason)
-        if not self._holds:
-            self._metrics.held.set(0)
+        if self._tap.unhold(reason):
+            self._progress_at = time.monotonic()
             self._resume_under_low_water()
 
     def _wake(self, count: int) -> None:
@@ -346,7 +304,7 @@ class Worker:
                 self._something_finished.clear()
                 jobs, self._finished = self._finished, []
                 await self._until_current()
-                await self._deliver([job for job in jobs if any(window.is_open for window in job.windows)])
+                await self._delivery.deliver([job for job in jobs if job.is_ours])
                 self._settle(jobs)
                 async with self._quiet:
                     self._quiet.notify_all()
@@ -365,42 +323,7 @@ class Worker:
             await asyncio.sleep(0.05)
         await asyncio.sleep(0)  # what the poll said is on its way to us
 
-    async def _deliver(self, jobs: list[_Job]) -> None:
-        """Publish the results of jobs, whatever it takes; results that Kafka refuses for good become dead letters.
-
-        Raises:
-            ContractError: Kafka does not take the dead letters either, not even without the message they are about.
-        """
-        attempt, refusals = 0, 0
-        while jobs:
-            messages = [item for job in jobs for item in job.messages]
-            if not messages:
-                return
-            try:
-                refused = await self._publisher.publish(messages)
-            except ResourceUnavailableError as error:
-                await self._back_off(attempt, "publishing", error)
-                attempt += 1
-                continue
-            refusals += 1
-            jobs = self._refused_jobs(jobs, refused, refusals)
-
-    def _refused_jobs(self, jobs: list[_Job], refused: dict[int, str], refusals: int) -> list[_Job]:
-        again: list[_Job] = []
-        index = 0
-        for job in jobs:
-            reasons = [refused[at] for at in range(index, index + len(job.messages)) if at in refused]
-            index += len(job.messages)
-            if reasons:
-                error = ContractError(f"publishing the results: Kafka refuses them for good: {reasons[0]}")
-                log.error(error.message, extra={"positions": [str(record.position) for record in job.records]})
-                if refusals > _REFUSALS:
-                    raise error
-                letters = self._handler.refuse(job.records, error)
-                again.append(_Job(job.records, job.windows, _without_value(letters) if refusals > 1 else letters))
-        return again
-
-    def _settle(self, jobs: list[_Job]) -> None:
+    def _settle(self, jobs: list[Job]) -> None:
         """Account for published jobs: offsets, counters, watermarks."""
         grown: dict[int, OffsetWindow] = {}
         count = 0
@@ -426,12 +349,8 @@ class Worker:
         self._resume_under_low_water()
 
     def _resume_under_low_water(self) -> None:
-        if self._intake is None or not self._is_paused or self._is_stopping or self._holds:
-            return
-        if not self._is_above(self._settings.low_water, self._settings.high_water_bytes // 2):
-            self._intake.resume()
-            self._is_paused = False
-            self._metrics.paused.set(0)
+        if self._tap.is_shut and not self._is_above(self._settings.low_water, self._settings.high_water_bytes // 2):
+            self._tap.open()
 
     # waiting
 
@@ -448,18 +367,14 @@ class Worker:
         except TimeoutError:
             log.warning("not drained after %s s: the rest is left to the next owner", self._settings.drain_seconds)
 
-    async def _back_off(self, attempt: int, doing: str, error: MedkgError) -> None:
-        seconds = _RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)]
-        log.warning("%s: %s; again in %s s", doing, error.message, seconds)
-        self._metrics.unavailable.inc()
-        await asyncio.sleep(seconds)
-
     def _is_above(self, records: int, size_bytes: int) -> bool:
         return self._load > records * self._share or self._held_bytes > size_bytes * self._share
 
     def _drop(self, is_kept: Callable[[tuple[Record, OffsetWindow]], bool]) -> None:
         """Forget queued records; whoever owns their partition next reads them again."""
         self._held_bytes -= sum(len(record.value) for record, _ in self._queue.keep(is_kept))
+        if not self._queue:
+            self.wants_more.set()
 
     def _window(self, partition: Partition) -> OffsetWindow:
         window = self._windows.get(partition)
@@ -475,11 +390,3 @@ class Worker:
             else:
                 log.critical("task %s of the worker died", task.get_name(), exc_info=error)
             self._on_failure()
-
-
-def _without_value(letters: Sequence[Message]) -> list[Message]:
-    """The message is too large to go with its dead letter: the reason alone (the last header) says where it stood."""
-    return [
-        Message(letter.topic, letter.key, b"", letter.headers[-1:]) if letter.topic == topics.DEAD_LETTER else letter
-        for letter in letters
-    ]

@@ -26,6 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
+from medkg.contracts.stages import StageType
 from medkg.storage.engine import METADATA
 
 CHANNEL = "medkg_ledger"  # NOTIFY: something changed that a gate or a held page may be waiting for
@@ -54,6 +55,10 @@ def _words(name: str) -> Column[list[str]]:
 def _state(expression: str) -> Column[str]:
     return Column("state", _TEXT, Computed(expression, persisted=True), nullable=False)
 
+
+# Between events of one millisecond the stage that comes later in most pipelines counts as the later one.
+STAGE_RANKS = {kind.value: rank for rank, kind in enumerate((StageType.GATE, *StageType)) if kind is not StageType.GATE}
+STAGE_RANKS[StageType.GATE.value] = STAGE_RANKS[StageType.DOWNLOAD.value]
 
 JOB_COUNTERS = ("documents", "completed", "skipped", "failed", "rejected")
 
@@ -155,7 +160,7 @@ DOCUMENTS = Table(
     Column("page_number", BigInteger),
     _text("source_id"),
     _text("uri"),
-    Column("last_event_at", _TIME),
+    Column("last_event_at", _TIME),  # this, the two below and first_event_at: see HEARD_OF
     Column("stage_rank", SmallInteger, nullable=False, server_default="0"),
     _text("current_stage"),
     Column("first_event_at", _TIME),
@@ -188,6 +193,21 @@ DOCUMENTS = Table(
     ),
     postgresql_with={"fillfactor": 80},  # rewritten several times: room for the new version on the same page
 )
+
+# Where a document is follows from its runs. Its own row says so only of what is no run of a stage on it: its page, and
+# that it was sent on its way again. So a document that goes from stage to stage leaves its row as it is. These are for
+# statements with `documents d`, HEARD_OF joined to it.
+_RANKS = " ".join(f"WHEN '{kind}' THEN {rank}" for kind, rank in STAGE_RANKS.items())
+HEARD_OF = f"""LEFT JOIN LATERAL (
+  SELECT GREATEST(r.started_at, r.finished_at) AS at, CASE r.stage_type {_RANKS} ELSE 0 END AS rank, r.stage,
+         min(LEAST(r.started_at, r.finished_at)) OVER () AS first_at
+  FROM stage_runs r WHERE r.job_id = d.job_id AND r.doc_id = d.doc_id
+  ORDER BY 1 DESC, 2 DESC, 3 DESC LIMIT 1) heard ON true"""  # noqa: S608  constants
+FIRST_EVENT_AT = "LEAST(d.first_event_at, heard.first_at)"
+LAST_EVENT_AT = "GREATEST(d.last_event_at, heard.at)"
+CURRENT_STAGE = """CASE
+  WHEN d.last_event_at IS NULL OR (heard.at, heard.rank, heard.stage) > (d.last_event_at, d.stage_rank, d.current_stage)
+  THEN coalesce(heard.stage, d.current_stage) ELSE d.current_stage END"""
 
 # Every attempt of a stage at a document, or (doc_id empty) at a page of the source. `reused`: completed without work.
 STAGE_RUNS = Table(

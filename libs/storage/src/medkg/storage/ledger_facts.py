@@ -17,7 +17,6 @@ from medkg.contracts.errors import Disposition
 from medkg.contracts.ids import content_digest, letter_id
 from medkg.contracts.jobs import MAX_FAULTS, MAX_SHOWN
 from medkg.contracts.messages import (
-    EVENT_DECODER,
     EventType,
     Failure,
     Fault,
@@ -27,13 +26,14 @@ from medkg.contracts.messages import (
     PageReport,
     PipelineRef,
     Position,
-    StageEvent,
     encode,
 )
 from medkg.contracts.stages import StageType
-from medkg.storage.ledger_merge import SEPARATOR, Row
+from medkg.storage.ledger import STAGE_RANKS
+from medkg.storage.ledger_merge import Row
 from medkg.storage.ledger_rows import (
     DOCUMENT_FAILURES,
+    DOCUMENT_ORIGINS,
     DOCUMENTS,
     JOBS,
     LETTER_DECISIONS,
@@ -41,35 +41,30 @@ from medkg.storage.ledger_rows import (
     REJECTIONS,
     STAGE_RUNS,
 )
+from medkg.storage.ledger_said import Setting, StageSaid, check_pipeline, clean, name, number, read_stage_event
 
 MAX_MESSAGE = 4_000  # characters of a failure's message that are kept
 MAX_TOPIC = 249  # the longest name of a topic
 MAX_REASON = 1_000  # characters of why a dead letter was redriven or dropped
 MAX_ADDRESS = 4_096  # characters of a source id or URI that are kept
 MAX_DURATION_MS = 1e10  # of one run, 115 days: the sum over 900,000 of them still fits into a bigint of microseconds
-_LARGEST = 2**53  # the greatest number that every JSON reader holds exactly
-_NAME = re.compile(r"[^\x00-\x20\x7f]{1,200}")  # well under what an index of PostgreSQL takes
 _PAGE_OF_SUBJECT = re.compile(r"/page-([0-9]{1,15})$")
+_NONE: frozenset[str] = frozenset()
+_NO_RETRIES: dict[str, int] = {}
 _NO_REASON = Failure(code="internal_error", message="the event gives no reason")
 
-# Between events of one millisecond the stage that comes later in most pipelines counts as the later one.
-_RANK = {kind.value: rank for rank, kind in enumerate((StageType.GATE, *StageType)) if kind is not StageType.GATE}
-_RANK[StageType.GATE] = _RANK[StageType.DOWNLOAD]
-_WITHOUT_WORK = {
-    StageType.INGEST,
-    StageType.VALIDATE,
-    StageType.GATE,
-}  # they run again with every job, and make nothing
 _FAILED, _COMPLETED, _RETRYING = 0, 1, 2  # outcomes of a run; the lowest wins
 
 _ADMITTED_DECODER = msgspec.json.Decoder(JobAdmitted)
 _REJECTED_DECODER = msgspec.json.Decoder(JobRejected)
 _DECISION_DECODER = msgspec.json.Decoder(LetterDecision)
-_PINNED = slice(JOBS.columns.index("tenant_id"), JOBS.columns.index("revision") + 1)  # alike in all events of a job
-_OWNED = slice(DOCUMENTS.columns.index("tenant_id"), DOCUMENTS.columns.index("is_known") + 1)
-_SEEN = slice(DOCUMENTS.columns.index("last_event_at"), DOCUMENTS.columns.index("current_stage") + 1)
-_FIRST_SEEN = DOCUMENTS.columns.index("first_event_at")
-_FIRST_EVENT, _LAST_EVENT = JOBS.columns.index("first_event_at"), JOBS.columns.index("last_event_at")
+_OWNED = slice(
+    DOCUMENTS.columns.index("tenant_id"), DOCUMENTS.columns.index("is_known") + 1
+)  # alike in all events of it
+_DID_WORK, _FINISHED, _LEAVES = (DOCUMENTS.columns.index(name) for name in ("did_work", "finished_leaves", "leaves"))
+_TYPE = STAGE_RUNS.columns.index("stage_type")
+_STARTED = slice(STAGE_RUNS.columns.index("started_at"), STAGE_RUNS.columns.index("started_by") + 1)
+_ENDED = slice(STAGE_RUNS.columns.index("outcome"), STAGE_RUNS.columns.index("failure_message") + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +81,7 @@ class Facts:
     """Rows by key, merged within the batch. ``gated`` are documents (job, document) of which a gate field was set."""
 
     jobs: dict[str, Row] = field(default_factory=dict)
+    origins: dict[tuple[str, str], Row] = field(default_factory=dict)
     documents: dict[tuple[str, str], Row] = field(default_factory=dict)
     failures: dict[tuple[str, str], Row] = field(default_factory=dict)
     runs: dict[tuple[str, str, int, str, int, int], Row] = field(default_factory=dict)
@@ -94,6 +90,7 @@ class Facts:
     rejections: dict[str, Row] = field(default_factory=dict)
     topologies: dict[str, Row] = field(default_factory=dict)
     gated: set[tuple[str, str]] = field(default_factory=set)
+    spans: dict[Setting, list[datetime]] = field(default_factory=dict)  # first and last event of each stage of each job
     refused: list[RefusedEvent] = field(default_factory=list)
 
 
@@ -108,6 +105,9 @@ def facts_of(events: Sequence[tuple[Envelope, bytes]]) -> Facts:
             reader(facts, envelope, data)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             facts.refused.append(RefusedEvent(index, envelope.id, str(error) or type(error).__name__))
+    for setting, span in facts.spans.items():
+        for at in span:
+            _add_job(facts, *setting.job, at)
     return facts
 
 
@@ -124,154 +124,111 @@ def event_time(value: str) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def clean(value: str, limit: int) -> str:
-    """Text as it can be merged into a table (no NUL, no separator), cut to ``limit`` characters."""
-    return value[:limit].replace("\x00", "\ufffd").replace(SEPARATOR, "\ufffd")
+@lru_cache(maxsize=1_024)
+def _worker(value: str) -> str:
+    return clean(value, 200)
 
 
 def _stage_event(facts: Facts, envelope: Envelope, data: bytes) -> None:
-    event = EVENT_DECODER.decode(data)
     at = event_time(envelope.time)
-    _check(event)
-    if event.doc_id:
-        page = 0
-        _document_event(facts, envelope.type, event, at)
+    setting, said = read_stage_event(data)
+    if said.doc_id:
+        _document_event(facts, envelope.type, setting, said)
+        if envelope.type == EventType.STAGE_FAILED and not said.tolerated:
+            _add_failure(facts, setting, said, said.doc_id, at, said.failure or _NO_REASON)
+        _run(facts, envelope.type, setting, said, at, 0)
     else:
-        page = _page_number(envelope, event.page)
-        _page_event(facts, envelope.type, event, at, page)
-    _run(facts, envelope.type, event, at, page)
-    job, pipeline = facts.jobs.get(event.job_id), event.pipeline
-    if job is not None and job[_PINNED] == [
-        event.tenant_id,
-        pipeline.name,
-        pipeline.version,
-        pipeline.digest,
-        event.revision,
-    ]:
-        job[_FIRST_EVENT] = min(job[_FIRST_EVENT], at)
-        job[_LAST_EVENT] = max(job[_LAST_EVENT], at)
-    else:
-        _add_job(facts, event.job_id, event.tenant_id, pipeline, event.revision, at)
+        page = _page_number(envelope, said.page)
+        _page_event(facts, envelope.type, setting, said, at, page)
+        _run(facts, envelope.type, setting, said, at, page)
+    span = facts.spans.get(setting)
+    if span is None:
+        facts.spans[setting] = [at, at]
+    elif at > span[1]:
+        span[1] = at
+    elif at < span[0]:
+        span[0] = at
 
 
-def _document_event(facts: Facts, kind: str, event: StageEvent, at: datetime) -> None:
-    if kind == EventType.STAGE_STARTED and _touched(facts, event, at):
-        return
+def _document_event(facts: Facts, kind: str, setting: Setting, said: StageSaid) -> None:
+    """What a stage says of its document. Where it is follows from its runs, and is written nowhere else."""
+    key = (setting.job_id, said.doc_id)
+    row = facts.documents.get(key)
     is_completed = kind == EventType.STAGE_COMPLETED
-    is_downloaded = is_completed and event.stage_type == StageType.DOWNLOAD
+    did_work = is_completed and setting.is_work and not said.reused
+    leaves = said.leaves if is_completed else 0
+    if row is None or kind == EventType.STAGE_RETRYING or setting.is_gating or row[_OWNED] != setting.owned:
+        _add_document(facts, kind, setting, said, key, did_work=did_work, leaves=leaves)
+        return
+    # merged by hand, by the rules of DOCUMENTS: most events of a batch come here
+    if did_work:
+        row[_DID_WORK] = True
+    row[_LEAVES] = max(row[_LEAVES], leaves)
+    if is_completed and said.finished_leaves:
+        row[_FINISHED] |= frozenset(said.finished_leaves)
+
+
+def _add_document(
+    facts: Facts, kind: str, setting: Setting, said: StageSaid, key: tuple[str, str], *, did_work: bool, leaves: int
+) -> None:
+    is_completed = kind == EventType.STAGE_COMPLETED
+    is_downloaded = is_completed and setting.stage_type == StageType.DOWNLOAD
     # one that skips its document, because it gave up, starts nothing
-    is_released = is_completed and event.stage_type == StageType.GATE and bool(event.next)
+    is_released = is_completed and setting.stage_type == StageType.GATE and bool(said.next)
     if is_downloaded or is_released:
-        facts.gated.add((event.job_id, event.doc_id))
-    _add_document(
-        facts,
-        event,
-        event.doc_id,
-        at,
-        retries={event.stage: max(event.attempt - 1, 0)} if kind == EventType.STAGE_RETRYING else {},
-        pdf_downloaded=is_downloaded,
-        post_pdf_started=is_released,
-        did_work=is_completed and not event.reused and event.stage_type not in _WITHOUT_WORK,
-        finished_leaves=frozenset(event.finished_leaves) if is_completed else frozenset(),
-        leaves=event.leaves if is_completed else 0,
-    )
-    if kind == EventType.STAGE_FAILED and not event.tolerated:
-        _add_failure(facts, event, event.doc_id, at, event.failure or _NO_REASON)
+        facts.gated.add(key)
+    retries = {setting.stage: max(said.attempt - 1, 0)} if kind == EventType.STAGE_RETRYING else _NO_RETRIES
+    ends = frozenset(said.finished_leaves) if is_completed else _NONE
+    row: Row = [*key, *setting.owned, retries, is_downloaded, is_released, did_work, ends, leaves]
+    DOCUMENTS.add_to(facts.documents, key, row)
 
 
-def _touched(facts: Facts, event: StageEvent, at: datetime) -> bool:
-    """Merge what a started event says of a document that the batch knows already: where it was, and when.
-
-    The same as merging a whole row, which this saves for every second event. False where the document is not known yet.
-    """
-    row = facts.documents.get((event.job_id, event.doc_id))
-    if row is None or row[_OWNED] != [event.tenant_id, event.pipeline.name, event.pipeline.version, True]:
-        return False
-    seen = [at, _RANK.get(event.stage_type, 0), event.stage]
-    if row[_SEEN.start] is None or seen > row[_SEEN]:
-        row[_SEEN] = seen
-    if row[_FIRST_SEEN] is None or at < row[_FIRST_SEEN]:
-        row[_FIRST_SEEN] = at
-    return True
-
-
-def _page_event(facts: Facts, kind: str, event: StageEvent, at: datetime, number: int) -> None:
+def _page_event(facts: Facts, kind: str, setting: Setting, event: StageSaid, at: datetime, number: int) -> None:
     if kind == EventType.STAGE_COMPLETED:
         if event.page is None:
-            raise ValueError(f"{event.stage} has completed without a document or a page report")
-        _page_done(facts, event, event.page, at)
+            raise ValueError(f"{setting.stage} has completed without a document or a page report")
+        _page_done(facts, setting, event, event.page, at)
     elif kind == EventType.STAGE_FAILED:
         failure = event.failure or _NO_REASON
-        row: Row = [event.job_id, number, False, False, 0, 0, None, None]
+        row: Row = [setting.job_id, number, False, False, 0, 0, None, None]
         row += [-event.redrive, at, clean(failure.code, 200), clean(failure.message, MAX_MESSAGE)]
-        row += [frozenset((_round(event.stage, event.redrive),)), frozenset()]
-        PAGES.add_to(facts.pages, (event.job_id, number), row)
-        _add_job(facts, event.job_id, event.tenant_id, event.pipeline, event.revision, at, max_page=number)
+        row += [frozenset((_round(setting.stage, event.redrive),)), frozenset()]
+        PAGES.add_to(facts.pages, (setting.job_id, number), row)
+        _add_job(facts, *setting.job, at, max_page=number)
 
 
-def _page_done(facts: Facts, event: StageEvent, page: PageReport, at: datetime) -> None:
+def _page_done(facts: Facts, setting: Setting, event: StageSaid, page: PageReport, at: datetime) -> None:
     for document in page.documents:
         origin = (page.number, clean(document.source_id, MAX_ADDRESS), clean(document.uri, MAX_ADDRESS))
-        _add_document(facts, event, document.doc_id, at, origin=origin)
+        _add_origin(facts, setting, document.doc_id, at, origin)
     for refused in page.refused:
         origin = (page.number, clean(refused.source_id, MAX_ADDRESS), clean(refused.uri, MAX_ADDRESS))
         # never became a document, whatever kept it from being one: rejected
         failure = msgspec.structs.replace(refused.failure, disposition=Disposition.REJECTED.value)
-        _add_document(facts, event, refused.doc_id, at, origin=origin)
-        _add_failure(facts, event, refused.doc_id, at, failure)
+        _add_origin(facts, setting, refused.doc_id, at, origin)
+        _add_failure(facts, setting, event, refused.doc_id, at, failure)
     documents = len({document.doc_id for document in page.documents})
     refusals = len({document.doc_id for document in page.refused})
-    row = [event.job_id, page.number, True, page.is_last, documents, refusals, page.total, at, None, None, "", ""]
+    row = [setting.job_id, page.number, True, page.is_last, documents, refusals, page.total, at, None, None, "", ""]
     row += [frozenset(), frozenset()]
-    PAGES.add_to(facts.pages, (event.job_id, page.number), row)
+    PAGES.add_to(facts.pages, (setting.job_id, page.number), row)
     last = page.number if page.is_last else -1
-    reference = (event.job_id, event.tenant_id, event.pipeline, event.revision, at)
-    _add_job(facts, *reference, last_page=last, max_page=page.number, total=page.total)
+    _add_job(facts, *setting.job, at, last_page=last, max_page=page.number, total=page.total)
 
 
-def _add_document(
-    facts: Facts,
-    event: StageEvent,
-    doc_id: str,
-    at: datetime,
-    *,
-    origin: tuple[int | None, str, str] = (None, "", ""),
-    retries: dict[str, int] | None = None,
-    pdf_downloaded: bool = False,
-    post_pdf_started: bool = False,
-    did_work: bool = False,
-    finished_leaves: frozenset[str] = frozenset(),
-    leaves: int = 0,
-) -> None:
-    row = [
-        event.job_id,
-        doc_id,
-        event.tenant_id,
-        event.pipeline.name,
-        event.pipeline.version,
-        True,
-        *origin,
-        at,
-        _RANK.get(event.stage_type, 0),
-        event.stage,
-        at,
-        retries or {},
-        pdf_downloaded,
-        post_pdf_started,
-        did_work,
-        finished_leaves,
-        leaves,
-    ]
-    DOCUMENTS.add_to(facts.documents, (event.job_id, doc_id), row)
+def _add_origin(facts: Facts, setting: Setting, doc_id: str, at: datetime, origin: tuple[int, str, str]) -> None:
+    row: Row = [setting.job_id, doc_id, *setting.owned, *origin]
+    row += [at, STAGE_RANKS.get(setting.stage_type, 0), setting.stage, at]
+    DOCUMENT_ORIGINS.add_to(facts.origins, (setting.job_id, doc_id), row)
 
 
-def _add_failure(facts: Facts, event: StageEvent, doc_id: str, at: datetime, failure: Failure) -> None:
+def _add_failure(facts: Facts, setting: Setting, event: StageSaid, doc_id: str, at: datetime, failure: Failure) -> None:
     is_rejected = failure.disposition == Disposition.REJECTED
     disposition = Disposition.REJECTED if is_rejected else Disposition.FAILED
-    row: Row = [event.job_id, doc_id, event.tenant_id, True, -event.redrive, at, event.stage]
+    row: Row = [setting.job_id, doc_id, setting.tenant_id, True, -event.redrive, at, setting.stage]
     row += [clean(failure.code, 200), clean(failure.message, MAX_MESSAGE), disposition.value]
-    row += [frozenset((_round(event.stage, event.redrive),)), frozenset()]
-    DOCUMENT_FAILURES.add_to(facts.failures, (event.job_id, doc_id), row)
+    row += [frozenset((_round(setting.stage, event.redrive),)), frozenset()]
+    DOCUMENT_FAILURES.add_to(facts.failures, (setting.job_id, doc_id), row)
 
 
 def _round(stage: str, redrive: int) -> str:
@@ -279,35 +236,36 @@ def _round(stage: str, redrive: int) -> str:
     return f"{stage}#{redrive}"
 
 
-def _run(facts: Facts, kind: str, event: StageEvent, at: datetime, page: int) -> None:
-    worker = clean(event.worker, 200)
-    key = (event.job_id, event.doc_id, page, event.stage, event.attempt, event.redrive)
-    row: Row = [*key, clean(event.stage_type, 200)]
+def _run(facts: Facts, kind: str, setting: Setting, said: StageSaid, at: datetime, page: int) -> None:
+    key = (setting.job_id, said.doc_id, page, setting.stage, said.attempt, said.redrive)
+    known = facts.runs.get(key)
+    worker = _worker(said.worker)
     if kind == EventType.STAGE_STARTED:
-        row += [at, worker, None, None, "", 0, "", "", False]
+        if known is not None and known[_STARTED.start] is None and known[_TYPE] == setting.type_kept:
+            known[_STARTED] = (at, worker)  # the rule of a tuple: what is absent is replaced whole
+            return
+        row: Row = [*key, setting.type_kept, at, worker, None, None, "", 0, "", "", False]
     else:
-        failure = event.failure
-        row += [
-            None,
-            "",
-            _OUTCOMES[kind],
-            at,
-            worker,
-            round(min(max(event.duration_ms, 0.0), MAX_DURATION_MS) * 1000),
-            clean(failure.code, 200) if failure else "",
-            clean(failure.message, MAX_MESSAGE) if failure else "",
-            kind == EventType.STAGE_COMPLETED and not event.reused,
-        ]
+        failure = said.failure
+        code, why = (clean(failure.code, 200), clean(failure.message, MAX_MESSAGE)) if failure else ("", "")
+        duration = round(min(max(said.duration_ms, 0.0), MAX_DURATION_MS) * 1000)
+        ended = (_OUTCOMES[kind], at, worker, duration, code, why)
+        did_work = kind == EventType.STAGE_COMPLETED and not said.reused
+        if known is not None and known[_ENDED.start] is None and known[_TYPE] == setting.type_kept:
+            known[_ENDED] = ended
+            known[_ENDED.stop] = did_work  # of a run that has no end yet it was not said
+            return
+        row = [*key, setting.type_kept, None, "", *ended, did_work]
     STAGE_RUNS.add_to(facts.runs, key, row)
 
 
 def _job_admitted(facts: Facts, envelope: Envelope, data: bytes) -> None:
     job = _ADMITTED_DECODER.decode(data)
     at = event_time(envelope.time)
-    _name("job_id", job.job_id)
-    _name("tenant_id", job.tenant_id)
-    _check_pipeline(job.pipeline)
-    _number("revision", job.revision)
+    name("job_id", job.job_id)
+    name("tenant_id", job.tenant_id)
+    check_pipeline(job.pipeline)
+    number("revision", job.revision)
     admitted = (at, clean(job.source, 200), encode(job.selection).decode())
     _add_job(facts, job.job_id, job.tenant_id, job.pipeline, job.revision, at, admitted=admitted)
     is_sound = job.topology == clean(job.topology, len(job.topology))
@@ -318,15 +276,15 @@ def _job_admitted(facts: Facts, envelope: Envelope, data: bytes) -> None:
 def _job_rejected(facts: Facts, envelope: Envelope, data: bytes) -> None:
     job = _REJECTED_DECODER.decode(data)
     at = event_time(envelope.time)
-    job_id = _name("job_id", job.job_id) if job.job_id else ""
-    tenant_id = _name("tenant_id", job.tenant_id) if job.tenant_id else ""
+    job_id = name("job_id", job.job_id) if job.job_id else ""
+    tenant_id = name("tenant_id", job.tenant_id) if job.tenant_id else ""
     faults = encode([_fault(fault) for fault in job.faults[:MAX_FAULTS]]).decode()
     where = job.position
     if where is not None:
         _check_position(where)
     at_topic = clean(where.topic, MAX_TOPIC) if where else ""
     place = (at_topic, where.partition, where.offset) if where else None
-    identity = letter_id(*place) if place else job_id or _name("id", envelope.id)
+    identity = letter_id(*place) if place else job_id or name("id", envelope.id)
     row: Row = [identity, job_id, tenant_id, faults, at_topic]
     row += [where.partition if where else None, where.offset if where else None, at]
     REJECTIONS.add_to(facts.rejections, identity, row)
@@ -355,8 +313,7 @@ def _redriven(facts: Facts, about: LetterDecision, at: datetime) -> None:
     key = (about.job_id, about.doc_id)
     if about.doc_id:
         row: Row = [*key, about.tenant_id, "", "", True, None, "", "", at, 0, about.stage, at]
-        row += [{}, False, False, False, frozenset(), 0]
-        DOCUMENTS.add_to(facts.documents, key, row)
+        DOCUMENT_ORIGINS.add_to(facts.origins, key, row)
         row = [*key, about.tenant_id, True, None, None, "", "", "", "", frozenset(), ended]
         DOCUMENT_FAILURES.add_to(facts.failures, key, row)
     else:
@@ -389,73 +346,24 @@ def _add_job(
     JOBS.add_to(facts.jobs, job_id, row)
 
 
-def _check(event: StageEvent) -> None:
-    pipeline = event.pipeline
-    _check_alike(event.job_id, event.tenant_id, event.stage, pipeline.name, pipeline.version, pipeline.digest)
-    for name in event.finished_leaves:
-        _name("finished leaf", name)
-    if not (
-        0 <= event.revision < _LARGEST
-        and 0 <= event.attempt < _LARGEST
-        and 0 <= event.redrive < _LARGEST
-        and 0 <= event.leaves < _LARGEST
-    ):
-        for what in ("revision", "attempt", "redrive", "leaves"):
-            _number(what, getattr(event, what))
-    if event.doc_id:
-        _name("doc_id", event.doc_id)
-    if event.page is not None:
-        _number("page number", event.page.number)
-        _number("total", event.page.total or 0)
-        for doc_id in (item.doc_id for items in (event.page.documents, event.page.refused) for item in items):
-            _name("doc_id", doc_id)
-
-
-@lru_cache(maxsize=1_024)  # alike in all events of a stage of a job
-def _check_alike(job_id: str, tenant_id: str, stage: str, name: str, version: str, digest: str) -> None:
-    _name("job_id", job_id)
-    _name("tenant_id", tenant_id)
-    _name("stage", stage)
-    _check_pipeline(PipelineRef(name, version, digest))
-
-
 def _check_decision(about: LetterDecision) -> None:
     _check_position(about.position)
-    _number("redrive", about.redrive)
-    _number("page", about.page)
+    number("redrive", about.redrive)
+    number("page", about.page)
     for what in ("job_id", "tenant_id", "stage"):
         if about.job_id:
-            _name(what, getattr(about, what))
+            name(what, getattr(about, what))
     if about.doc_id:
-        _name("doc_id", about.doc_id)
+        name("doc_id", about.doc_id)
     if not about.job_id and (about.tenant_id or about.doc_id or about.stage):
         raise ValueError("it names a tenant, a document or a stage, but no job")
 
 
 def _check_position(position: Position) -> None:
-    _number("partition", position.partition)
-    _number("offset", position.offset)
+    number("partition", position.partition)
+    number("offset", position.offset)
     if position.partition >= 2**31:
         raise ValueError(f"partition {position.partition} is out of range")
-
-
-def _check_pipeline(pipeline: PipelineRef) -> None:
-    _name("pipeline name", pipeline.name)
-    _name("pipeline version", pipeline.version)
-    _name("pipeline digest", pipeline.digest)
-
-
-@lru_cache(maxsize=8_192)  # the events of a batch share most of their names
-def _name(what: str, value: str) -> str:
-    if not _NAME.fullmatch(value):
-        raise ValueError(f"{what} {value[:80]!r} is not a name of 1 to 200 visible characters without spaces")
-    return value
-
-
-def _number(what: str, value: int) -> int:
-    if not 0 <= value < _LARGEST:
-        raise ValueError(f"{what} {value} is not between 0 and 2^53")
-    return value
 
 
 def _page_number(envelope: Envelope, page: PageReport | None) -> int:

@@ -12,9 +12,10 @@ from medkg.contracts.cloudevents import Headers
 from medkg.contracts.errors import ContractError, Disposition
 from medkg.contracts.ids import letter_id
 from medkg.contracts.messages import DeadLetter, Failure, Position, encode
-from medkg.storage.ledger_facts import MAX_MESSAGE, MAX_TOPIC, clean
+from medkg.storage.ledger_facts import MAX_MESSAGE, MAX_TOPIC
 from medkg.storage.ledger_merge import Row
 from medkg.storage.ledger_rows import DEAD_LETTERS
+from medkg.storage.ledger_said import clean
 from medkg.storage.transactions import in_transaction
 
 HEADER = "medkg_dead_letter"

@@ -19,9 +19,11 @@ from medkg.contracts.cloudevents import Envelope
 from medkg.contracts.messages import JobCompleted
 from medkg.storage.ledger import CHANNEL, JOB_COUNTERS
 from medkg.storage.ledger_facts import Facts, RefusedEvent, facts_of
+from medkg.storage.ledger_memory import DocumentMemory
 from medkg.storage.ledger_merge import MergedTable, Row
 from medkg.storage.ledger_rows import (
     DOCUMENT_FAILURES,
+    DOCUMENT_ORIGINS,
     DOCUMENTS,
     JOB_STAGES,
     JOBS,
@@ -65,20 +67,26 @@ class ProjectionResult:
     refused: tuple[RefusedEvent, ...]
 
 
-async def project(engine: AsyncEngine, events: Sequence[tuple[Envelope, bytes]]) -> ProjectionResult:
+async def project(
+    engine: AsyncEngine, events: Sequence[tuple[Envelope, bytes]], memory: DocumentMemory | None = None
+) -> ProjectionResult:
     """Merge a batch of events of ``orchestration.events.v1`` into the ledger, in one transaction.
 
     Idempotent, and the rows do not depend on the order or the batching of the events. Events that cannot be read are
     left out and named in the result; events of no interest to the ledger are passed over. Whoever listens on
-    ``medkg_ledger`` is told of jobs whose documents ended and of documents that may pass a gate.
+    ``medkg_ledger`` is told of jobs whose documents ended and of documents that may pass a gate. ``memory`` spares
+    writes that would change nothing; it belongs to one ledger, and changes no row.
 
     Raises:
         ResourceUnavailableError: the database does not answer; the same batch may be given again.
     """
     facts = facts_of(events)
+    memory = memory or DocumentMemory()
+    facts.documents = memory.news(facts.documents)
     finished: tuple[FinishedJob, ...] = ()
     if facts.jobs or facts.rejections or facts.decisions:
         finished = await in_transaction(engine, "projecting events", lambda connection: _write(connection, facts))
+    memory.committed(facts.origins, facts.documents)
     return ProjectionResult(finished, tuple(facts.refused))
 
 
@@ -102,6 +110,7 @@ async def notify(connection: AsyncConnection, jobs: Iterable[str], documents: It
 
 async def _write(connection: AsyncConnection, facts: Facts) -> tuple[FinishedJob, ...]:
     documents = [
+        *await _merge(connection, _MERGE_ORIGINS, DOCUMENT_ORIGINS, facts.origins),
         *await _merge(connection, _MERGE_DOCUMENTS, DOCUMENTS, facts.documents),
         *await _merge(connection, _MERGE_FAILURES, DOCUMENT_FAILURES, facts.failures),
     ]
@@ -184,6 +193,10 @@ _COUNTER = {name: JOBS.columns.index(name) for name in (*JOB_COUNTERS, "pages_do
 _STAGE_COUNTER = {name: index for index, name in enumerate(JOB_STAGES.columns) if index > 2}
 
 _NOTIFY = text("SELECT pg_notify(:channel, :payload)")
+_MERGE_ORIGINS = text(f"""
+WITH merged AS ({DOCUMENT_ORIGINS.upsert(remember=["state"])} RETURNING job_id, state_before, state)
+SELECT job_id, state_before, state, count(*) AS count FROM merged
+WHERE state_before <> state GROUP BY job_id, state_before, state""")  # noqa: S608  constants
 _MERGE_DOCUMENTS = text(f"""
 WITH merged AS ({DOCUMENTS.upsert(remember=["state"])} RETURNING job_id, state_before, state)
 SELECT job_id, state_before, state, count(*) AS count FROM merged

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Row, TextClause, text
@@ -9,6 +10,7 @@ from sqlalchemy import Row, TextClause, text
 from medkg.contracts import topics
 from medkg.contracts.errors import remedy_of
 from medkg.storage.engine import Engine
+from medkg.storage.ledger import CURRENT_STAGE, HEARD_OF
 from medkg.storage.ledger_answers import (
     Counts,
     DeadLetterAnswer,
@@ -162,19 +164,22 @@ ORDER BY kind, stage""")  # noqa: S608  a constant
 _ALL_WAITING = text(f"""
 SELECT {_WAITING_COLUMNS} FROM waits WHERE state = 'waiting' GROUP BY kind, stage
 ORDER BY kind, stage""")  # noqa: S608  a constant
-_DOCUMENT_COLUMNS = """
-doc_id, source_id, uri, state, current_stage, failure_at, failure_stage, failure_code, failure_message"""
+_DOCUMENT_COLUMNS = f"""
+d.doc_id, d.source_id, d.uri, d.state, {CURRENT_STAGE} AS current_stage, d.failure_at, d.failure_stage, d.failure_code,
+d.failure_message"""
 _DOCUMENTS = text(f"""
-SELECT {_DOCUMENT_COLUMNS} FROM documents
-WHERE job_id = :job AND tenant_id = :tenant AND state <> 'expected' AND doc_id > :after
-  AND (:state = '' OR state = :state)
-ORDER BY doc_id LIMIT :limit""")  # noqa: S608  a constant
+SELECT {_DOCUMENT_COLUMNS} FROM (
+  SELECT * FROM documents
+  WHERE job_id = :job AND tenant_id = :tenant AND state <> 'expected' AND doc_id > :after
+    AND (:state = '' OR state = :state)
+  ORDER BY doc_id LIMIT :limit) d {HEARD_OF} ORDER BY d.doc_id""")  # noqa: S608  constants
 _DOCUMENT = text(f"""
-SELECT {_DOCUMENT_COLUMNS} FROM documents
-WHERE job_id = :job AND tenant_id = :tenant AND doc_id = :doc AND state <> 'expected'""")  # noqa: S608  a constant
+SELECT {_DOCUMENT_COLUMNS} FROM documents d {HEARD_OF}
+WHERE d.job_id = :job AND d.tenant_id = :tenant AND d.doc_id = :doc AND d.state <> 'expected'""")  # noqa: S608  constants
 _RUNS = text("""
 SELECT * FROM stage_runs WHERE job_id = :job AND doc_id = :doc
-ORDER BY coalesce(started_at, finished_at), finished_at NULLS LAST, redrive, attempt, stage""")
+ORDER BY coalesce(started_at, finished_at - duration_us * interval '1 microsecond'),
+         finished_at NULLS LAST, redrive, attempt, stage""")
 _LETTERS = text("""
 SELECT * FROM dead_letters
 WHERE dead_at IS NOT NULL
@@ -268,13 +273,18 @@ def _run(row: Row[Any]) -> StageRun:
         state="completed" if row.state == "reused" else row.state,
         attempt=row.attempt,
         redrive=row.redrive,
-        started_at=row.started_at,
+        started_at=row.started_at or _begun(row),
         finished_at=row.finished_at,
         duration_ms=row.duration_us / 1_000,
         reused=row.state == "reused",
         worker=row.worker or row.started_by,
         failure=FailureAnswer(row.stage, row.failure_code, row.failure_message) if row.failure_code else None,
     )
+
+
+def _begun(row: Row[Any]) -> datetime | None:
+    """When a run began whose start was never told, because it was over so soon."""
+    return None if row.finished_at is None else row.finished_at - timedelta(microseconds=row.duration_us)
 
 
 def _letter(row: Row[Any]) -> DeadLetterAnswer:

@@ -7,16 +7,27 @@ def _constant(*names: str) -> list[Field]:
     return [Field(name, "text", Rule.GREATEST) for name in names]
 
 
-DOCUMENTS = MergedTable(
+_DOCUMENT = (
+    Field("job_id", "text", Rule.KEY),
+    Field("doc_id", "text", Rule.KEY),
+    *_constant("tenant_id", "pipeline_name", "pipeline_version"),
+    Field("is_known", "boolean", Rule.EITHER),
+)
+# What is said of a document once: by its page, or when it is sent on its way again.
+DOCUMENT_ORIGINS = MergedTable(
     "documents",
     [
-        Field("job_id", "text", Rule.KEY),
-        Field("doc_id", "text", Rule.KEY),
-        *_constant("tenant_id", "pipeline_name", "pipeline_version"),
-        Field("is_known", "boolean", Rule.EITHER),
+        *_DOCUMENT,
         Tuple((("page_number", "bigint"), ("source_id", "text"), ("uri", "text"))),
         Tuple((("last_event_at", "timestamptz"), ("stage_rank", "smallint"), ("current_stage", "text")), latest=True),
         Field("first_event_at", "timestamptz", Rule.LEAST),
+    ],
+)
+# What every stage says of it, mostly the same as the one before.
+DOCUMENTS = MergedTable(
+    "documents",
+    [
+        *_DOCUMENT,
         Field("retry_count_per_stage", "text", Rule.HIGHEST_BY_KEY),
         Field("pdf_downloaded", "boolean", Rule.EITHER),
         Field("post_pdf_started", "boolean", Rule.EITHER),

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import text
 
 from medkg.storage.engine import Engine
+from medkg.storage.ledger import CURRENT_STAGE, FIRST_EVENT_AT, HEARD_OF, LAST_EVENT_AT
 from medkg.storage.transactions import in_transaction, translated
 
 _LOCK = 0x6C6F7374  # "lost": one process at a time looks for what is lost
@@ -147,23 +148,25 @@ def _suspect(row: Any) -> Suspect:
     )
 
 
-_SUSPECTS = text("""
-SELECT d.job_id, d.doc_id, d.tenant_id, j.pipeline_digest, d.current_stage, d.last_event_at, d.first_event_at,
+_SUSPECTS = text(f"""
+SELECT d.job_id, d.doc_id, d.tenant_id, j.pipeline_digest, {CURRENT_STAGE} AS current_stage,
+       {LAST_EVENT_AT} AS last_event_at, {FIRST_EVENT_AT} AS first_event_at,
        d.finished_leaves,
        (SELECT array_agg(DISTINCT r.stage) FROM stage_runs r
         WHERE r.job_id = d.job_id AND r.doc_id = d.doc_id AND r.outcome = 1) AS completed,
        (SELECT jsonb_agg(jsonb_build_array(w.wait_id, w.kind, w.stage, w.arrived_from, w.state = 'waiting'))
         FROM waits w WHERE w.job_id = d.job_id AND w.doc_id = d.doc_id) AS held,
        p.wait_id AS page_wait, p.state = 'waiting' AS is_page_waiting
-FROM documents d JOIN jobs j USING (job_id)
+FROM documents d JOIN jobs j USING (job_id) {HEARD_OF}
 LEFT JOIN LATERAL (
   SELECT wait_id, state FROM waits w WHERE w.job_id = d.job_id AND w.kind = 'page' AND w.page = d.page_number
   ORDER BY w.state = 'waiting' DESC LIMIT 1) p ON true
 WHERE d.state = 'in_flight' AND j.state IN ('admitted', 'running')
-  AND d.last_event_at < now() - :seconds * interval '1 second'
+  AND coalesce(d.last_event_at, '-infinity') < now() - :seconds * interval '1 second'  -- so that few are looked up
+  AND {LAST_EVENT_AT} < now() - :seconds * interval '1 second'
   AND (:is_any OR (d.job_id, d.doc_id) IN (
     SELECT * FROM unnest(CAST(:jobs AS text[]), CAST(:docs AS text[]))))
-ORDER BY d.last_event_at, d.job_id, d.doc_id LIMIT :limit""")
+ORDER BY last_event_at, d.job_id, d.doc_id LIMIT :limit""")  # noqa: S608  constants
 _PAGES = text("""
 SELECT w.job_id, w.page, w.wait_id,
        CASE WHEN p.job_id IS NULL OR p.state = 'open' THEN 'it was asked for and never read'

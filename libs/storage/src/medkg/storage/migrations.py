@@ -59,6 +59,20 @@ MIGRATIONS = (
             "left(md5(job_id || '/' || doc_id || '/0'), 8) WHERE job_id <> '' AND strpos(dead_letter_id, '~') = 0",
         ),
     ),
+    Migration(
+        2,
+        "where a document is follows from its runs",  # so that an old ledger equals one that is rebuilt
+        (
+            "UPDATE documents d SET last_event_at = p.done_at, first_event_at = p.done_at, current_stage = r.stage, "
+            "stage_rank = 1 FROM pages p, LATERAL (SELECT stage FROM stage_runs WHERE job_id = p.job_id "
+            "AND doc_id = '' AND page = p.number ORDER BY stage LIMIT 1) r "
+            "WHERE p.job_id = d.job_id AND p.number = d.page_number AND p.is_done AND d.redriven = '{}' "
+            "AND (d.last_event_at, d.current_stage) IS DISTINCT FROM (p.done_at, r.stage)",
+            "UPDATE documents SET last_event_at = NULL, first_event_at = NULL, current_stage = '', stage_rank = 0 "
+            "WHERE page_number IS NULL AND redriven = '{}' AND last_event_at IS NOT NULL AND EXISTS ("
+            "SELECT 1 FROM stage_runs r WHERE r.job_id = documents.job_id AND r.doc_id = documents.doc_id)",
+        ),
+    ),
 )
 LATEST = MIGRATIONS[-1].number
 

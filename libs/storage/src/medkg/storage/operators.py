@@ -9,8 +9,8 @@ from sqlalchemy import Column, DateTime, Index, Table, Text, func, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from medkg.storage.engine import METADATA
-from medkg.storage.ledger_facts import clean
 from medkg.storage.ledger_projection import notify
+from medkg.storage.ledger_said import clean
 from medkg.storage.transactions import in_transaction
 
 MAX_DECIDED = 10_000  # waits that one action may touch

@@ -142,6 +142,19 @@ class Wait:
     redrive: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What waits: pages, documents at gates, branches at joins (other kinds have a time, and are due by it).
+
+    ``is_decided``: an operator has decided about some of it. ``seconds_until_due``: until the next deadline or retry,
+    zero or less for one that has passed, None where nothing waits for a time.
+    """
+
+    kinds: frozenset[WaitKind]
+    is_decided: bool
+    seconds_until_due: float | None
+
+
 # Publishes what follows rows; those that it could not decide about are named with the reason, and wait on.
 Publish = Callable[[Sequence[Row[tuple[object, ...]]]], Awaitable[Mapping[str, str] | None]]
 Documents = Collection[tuple[str, str]]  # (job, document)
@@ -259,11 +272,12 @@ class Waits:
                 await ask(rows)
             return len(rows)
 
-    async def seconds_until_due(self) -> float | None:
-        """How long until the next deadline or retry; nothing is waiting for one: None. In the past: zero or less."""
+    async def look(self) -> Waiting:
+        """What there is that may be released: one question, so that nothing is looked for that nobody waits for."""
         async with self._engine.connect() as connection:
-            found = await connection.scalar(sql.NEXT_DUE)
-            return None if found is None else float(found)
+            row = (await connection.execute(sql.WAITING)).one()
+            due = row.seconds_until_due
+            return Waiting(frozenset(map(WaitKind, row.kinds)), row.is_decided, None if due is None else float(due))
 
     async def forget_finished(self, *, keep_failed_seconds: float = 0.0) -> int:
         """Remove the waits of jobs that have ended, and signals that nobody came for.

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Row, TextClause, text
 
 from medkg.storage.engine import Engine
+from medkg.storage.ledger import CURRENT_STAGE, FIRST_EVENT_AT, HEARD_OF, LAST_EVENT_AT
 from medkg.storage.transactions import translated
 
 
@@ -172,18 +173,19 @@ SELECT * FROM (
          row_number() OVER (PARTITION BY w.kind, w.stage ORDER BY w.arrived_at, w.wait_id) AS place
   {_FROM} WHERE w.tenant_id = :tenant AND w.job_id = :job AND w.state = 'waiting') w
 WHERE w.place = 1 ORDER BY w.since""")  # noqa: S608  constants
-_PLACES = text("""
-SELECT d.job_id, d.doc_id, d.tenant_id, d.source_id, d.state, d.current_stage, d.last_event_at,
+_PLACES = text(f"""
+SELECT d.job_id, d.doc_id, d.tenant_id, d.source_id, d.state, {CURRENT_STAGE} AS current_stage,
+       {LAST_EVENT_AT} AS last_event_at,
        j.pipeline_digest, d.failure_stage, d.failure_code, d.failure_message
-FROM documents d LEFT JOIN jobs j ON j.job_id = d.job_id
+FROM documents d LEFT JOIN jobs j ON j.job_id = d.job_id {HEARD_OF}
 WHERE d.tenant_id = :tenant AND d.doc_id = :doc AND d.state <> 'expected' AND (:job = '' OR d.job_id = :job)
-ORDER BY d.first_event_at DESC NULLS LAST, d.job_id LIMIT 20""")
-_UNDER_WAY = text("""
-SELECT d.current_stage AS stage, count(*) AS documents, min(d.last_event_at) AS quiet_since,
-       (array_agg(d.doc_id ORDER BY d.last_event_at, d.doc_id))[1] AS doc_id
-FROM documents d WHERE d.tenant_id = :tenant AND d.job_id = :job AND d.state = 'in_flight'
+ORDER BY {FIRST_EVENT_AT} DESC NULLS LAST, d.job_id LIMIT 20""")  # noqa: S608  constants
+_UNDER_WAY = text(f"""
+SELECT {CURRENT_STAGE} AS stage, count(*) AS documents, min({LAST_EVENT_AT}) AS quiet_since,
+       (array_agg(d.doc_id ORDER BY {LAST_EVENT_AT}, d.doc_id))[1] AS doc_id
+FROM documents d {HEARD_OF} WHERE d.tenant_id = :tenant AND d.job_id = :job AND d.state = 'in_flight'
   AND NOT EXISTS (SELECT 1 FROM waits w WHERE w.job_id = d.job_id AND w.doc_id = d.doc_id AND w.state = 'waiting')
-GROUP BY d.current_stage ORDER BY quiet_since LIMIT 20""")
+GROUP BY 1 ORDER BY quiet_since LIMIT 20""")  # noqa: S608  constants
 _ACTIONS = text("""
 SELECT wait_id, stage, action, who, why, at, until FROM operator_actions
 WHERE tenant_id = :tenant AND job_id = :job AND doc_id = :doc ORDER BY at LIMIT 100""")

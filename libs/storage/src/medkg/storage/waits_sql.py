@@ -2,6 +2,8 @@
 
 from sqlalchemy import text
 
+from medkg.storage.ledger import CURRENT_STAGE, HEARD_OF
+
 PARK = text("""
 INSERT INTO waits (wait_id, kind, tenant_id, job_id, doc_id, stage, page, arrived_from, needed, request, origin,
                    ledger_field, equals, due_at, resume_stage, on_timeout, next_topic, file_sha256, attempt)
@@ -57,7 +59,9 @@ GATE_COLUMNS = (
     "pipeline_name",
     "pipeline_version",
 )
-_CASES = "\n      ".join(f"WHEN '{name}' THEN to_jsonb(d.{name})" for name in GATE_COLUMNS)
+_PLACE = f"(SELECT {CURRENT_STAGE} FROM (VALUES (1)) AS one {HEARD_OF})"  # noqa: S608  constants
+_FIELDS = {name: f"d.{name}" for name in GATE_COLUMNS} | {"current_stage": _PLACE}
+_CASES = "\n      ".join(f"WHEN '{name}' THEN to_jsonb({field})" for name, field in _FIELDS.items())
 _HOLDS = f"""n.equals = CASE n.ledger_field
       {_CASES}
       ELSE d.retry_count_per_stage -> substr(n.ledger_field, length('retry_count_per_stage.') + 1)
@@ -168,11 +172,15 @@ UPDATE waits w SET look_again_at = clock_timestamp() + LEAST(5 * 2 ^ LEAST(w.loo
        looks = w.looks + 1, reason = o.reason
 FROM unnest(CAST(:ids AS text[]), CAST(:reasons AS text[])) AS o (wait_id, reason) WHERE o.wait_id = w.wait_id""")
 
-NEXT_DUE = text("""
-SELECT EXTRACT(EPOCH FROM LEAST(
+WAITING = text("""
+SELECT (SELECT coalesce(array_agg(k.kind), '{}') FROM unnest(ARRAY['page', 'gate', 'join']) AS k (kind)
+        WHERE EXISTS (SELECT 1 FROM waits w WHERE w.state = 'waiting' AND w.kind = k.kind)) AS kinds,
+       EXISTS (SELECT 1 FROM waits w WHERE w.state = 'waiting' AND w.decision <> '') AS is_decided,
+       EXTRACT(EPOCH FROM LEAST(
   (SELECT due_at FROM waits WHERE state = 'waiting' AND due_at IS NOT NULL AND look_again_at IS NULL
    ORDER BY due_at LIMIT 1),
-  (SELECT min(look_again_at) FROM waits WHERE state = 'waiting' AND look_again_at IS NOT NULL)) - clock_timestamp())""")
+  (SELECT min(look_again_at) FROM waits WHERE state = 'waiting' AND look_again_at IS NOT NULL)) - clock_timestamp())
+         AS seconds_until_due""")
 
 NOTE_LATE = text(f"""
 UPDATE waits n SET late_at = clock_timestamp() FROM documents d

@@ -164,19 +164,19 @@ def _sentence_embedder(options: SemanticOptions) -> dict[str, Any]:
 SECTIONS = StageImplementation(
     stage_type=StageType.CHUNK,
     name="sections",
-    version="2",
+    version="3",
     options=SectionOptions,
     open=_open_sections,
     is_default=True,
 )
 SEMANTIC = StageImplementation(
-    stage_type=StageType.CHUNK, name="semantic", version="1", options=SemanticOptions, open=_open_semantic
+    stage_type=StageType.CHUNK, name="semantic", version="2", options=SemanticOptions, open=_open_semantic
 )
 SENTENCES = StageImplementation(
-    stage_type=StageType.CHUNK, name="sentences", version="1", options=SentenceOptions, open=_open_sentences
+    stage_type=StageType.CHUNK, name="sentences", version="2", options=SentenceOptions, open=_open_sentences
 )
 TABLES = StageImplementation(
-    stage_type=StageType.CHUNK, name="tables", version="1", options=TableOptions, open=_open_tables
+    stage_type=StageType.CHUNK, name="tables", version="2", options=TableOptions, open=_open_tables
 )
 
 

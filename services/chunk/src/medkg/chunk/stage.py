@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from haystack import Document as Text
 
 from medkg.chunk.layout import lay_out
-from medkg.contracts.context import Metadata, StageContext
+from medkg.contracts.context import Metadata, Scalar, StageContext
 from medkg.contracts.document import Block, Chunk, Document, Provenance, Section, SectionKind
 from medkg.contracts.errors import PayloadTooLargeError
 from medkg.contracts.ids import stable_id
@@ -14,6 +14,8 @@ from medkg.haystack.splitter import PassageSplitter, Splitter
 
 _MAX_FIELDS = 16
 _MAX_FIELD_CHARACTERS = 200  # metadata goes with every passage: longer values stay with the document
+_FACETS = ("year", "retracted", "phase", "condition", "conditions")  # what searches filter by is always kept
+_MAX_FACET_CHARACTERS = 2_000  # several conditions
 
 
 Arrange = Callable[[Sequence[Unit]], list[Unit]]  # says where passages must begin
@@ -41,7 +43,7 @@ class Chunker:
         Raises:
             PayloadTooLargeError: the document would give more than ``max_chunks`` passages.
         """
-        metadata = _metadata(document)
+        metadata = _metadata(ctx.metadata, document)
         chunks: list[Chunk] = []
         for section in document.sections:
             if section.kind not in self._left_out:
@@ -95,12 +97,28 @@ def _provenance(blocks: list[Block]) -> Provenance | None:
     return next(with_page, blocks[0].provenance if blocks else None)
 
 
-def _metadata(document: Document) -> Metadata:
-    """What a search result shows and filters by: where the document is from, and its short facts."""
+def _metadata(known: Metadata, document: Document) -> Metadata:
+    """What a search result shows and filters by: where the document is from, and its short facts.
+
+    Facets that the document does not know itself, as a PDF knows no year, are those that its source told (``known``).
+    """
+    told = {name: known[name] for name in _FACETS if name in known} | document.metadata
+    facets = {name: _cut(told[name]) for name in _FACETS if name in told}
     short = {
         key: value
         for key, value in sorted(document.metadata.items())
-        if not isinstance(value, str) or len(value) <= _MAX_FIELD_CHARACTERS
+        if key not in facets and (not isinstance(value, str) or len(value) <= _MAX_FIELD_CHARACTERS)
     }
-    kept: Metadata = dict(list(short.items())[:_MAX_FIELDS])
-    return kept | {"source": document.source, "source_id": document.source_id, "kind": document.kind}
+    kept: Metadata = facets | dict(list(short.items())[: _MAX_FIELDS - len(facets)])
+    return dict(sorted(kept.items())) | {
+        "source": document.source,
+        "source_id": document.source_id,
+        "kind": document.kind,
+    }
+
+
+def _cut(value: Scalar) -> Scalar:
+    """As many whole values of several (``A|B``) as are kept."""
+    if not isinstance(value, str) or len(value) <= _MAX_FACET_CHARACTERS:
+        return value
+    return value[: _MAX_FACET_CHARACTERS + 1].rpartition("|")[0]

@@ -11,8 +11,10 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from medkg.cli.evaluation import Evaluation, comparison, evaluate_dataset, store
+from medkg.cli.evaluation import Evaluation, comparison, evaluate_dataset, write_results
+from medkg.cli.evaluation_store import evaluation_store
 from medkg.cli.exits import UsageProblem
+from medkg.cli.index import DenseFlag, DenseName, StoreFlag, StoreName
 from medkg.cli.session import JsonFlag, session_of
 from medkg.cli.terminal import clean
 from medkg.haystack.evaluation import MEASURES, read_beir
@@ -22,10 +24,11 @@ EXAMPLES = """\
 [bold]Examples[/bold]
   medkg evaluate --dataset beir:scifact
   medkg evaluate --dataset beir:scifact --embedder '{"kind": "onnx", "folder": "/models/minilm"}' --out run-1
-  medkg evaluate --dataset beir:scifact --against run-1 --json | jq .against
+  medkg evaluate --dataset beir:scifact --store opensearch --out run-2 --against run-1 --json | jq .against
 
 A fleet of its own indexes the data set; its searches are asked every judged question. In the folder of --out stand the
-figures (evaluation.json), a plot (evaluation.svg) and the rankings in TREC's form (run-NAME.trec)."""
+figures (evaluation.json), a plot (evaluation.svg) and the rankings in TREC's form (run-NAME.trec). In OpenSearch the
+indexes have names of their own, and are deleted at the end unless --data keeps the fleet."""
 
 
 def evaluate(
@@ -36,6 +39,8 @@ def evaluate(
         str, typer.Option("--embedder", metavar="JSON", help="The model of the vectors: hashing, onnx or openai.")
     ] = '{"kind": "hashing"}',
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=16, max=8192, help="Of a passage.")] = 510,
+    store: StoreFlag = StoreName.EMBEDDED,
+    dense: DenseFlag = DenseName.FAISS,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the results go.")] = Path("evaluation"),
     against: Annotated[
         Path | None, typer.Option("--against", metavar="DIR", help="An earlier --out to compare with.")
@@ -59,12 +64,13 @@ def evaluate(
     kept = data or Path(tempfile.mkdtemp(prefix="medkg-evaluate-"))
     try:
         people = replace(session, out=session.people, as_json=False)
-        found = evaluate_dataset(people, judged, spec, kept.absolute(), max_tokens)
+        with evaluation_store(store, dense, kept.absolute(), is_kept=data is not None) as at:
+            found = evaluate_dataset(people, judged, spec, kept.absolute(), max_tokens, at)
     finally:
         if data is None:
             shutil.rmtree(kept, ignore_errors=True)
     compared = comparison(found, against) if against is not None else {}
-    account = store(found, out, compared)
+    account = write_results(found, out, compared)
     session.show(_table(found, compared))
     session.show(Text(f"{out}/evaluation.json, evaluation.svg, run-*.trec", "dim"))
     if as_json:
@@ -72,7 +78,9 @@ def evaluate(
 
 
 def _table(found: Evaluation, compared: dict[str, Any]) -> Table:
-    table = Table(title=f"{found.dataset}: {found.documents} documents, {found.queries} questions, {found.model}")
+    table = Table(
+        title=f"{found.dataset}: {found.documents} documents, {found.queries} questions, {found.model}, {found.store}"
+    )
     for name in ("leg", *MEASURES, "p50 ms", "p95 ms", *(["change", "p"] if compared else [])):
         table.add_column(name, justify="left" if name == "leg" else "right")
     for name, leg in found.legs.items():

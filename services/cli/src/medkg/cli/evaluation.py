@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -10,6 +11,7 @@ from typing import Any, Final
 from medkg.cli.client import GatewayClient
 from medkg.cli.evaluation_fleet import TENANT, evaluation_fleet, write_records
 from medkg.cli.evaluation_plot import plot
+from medkg.cli.evaluation_store import EvaluationStore
 from medkg.cli.exits import CommandError
 from medkg.cli.publishing import publish
 from medkg.cli.selection import submission_of
@@ -54,6 +56,7 @@ class Evaluation:
     documents: int
     queries: int
     model: str
+    store: str
     index_seconds: float
     index_bytes: int
     legs: dict[str, LegFigures]
@@ -61,16 +64,31 @@ class Evaluation:
     judgements: Judgements
 
 
-def evaluate_dataset(
-    session: Session, dataset: Dataset, spec: HashingSpec | OnnxSpec | OpenAISpec, data_dir: Path, max_tokens: int
-) -> Evaluation:
-    """Indexes the data set in a fleet on ``data_dir`` and asks every judged question, each kind of search by itself.
+@dataclass(frozen=True, slots=True)
+class IndexedDataset:
+    """A data set in a fleet's index. ``names``: of the files that were read, with the ids of their documents."""
+
+    client: GatewayClient
+    names: Mapping[str, str]
+    seconds: float
+
+
+@contextmanager
+def indexed_dataset(
+    session: Session,
+    dataset: Dataset,
+    spec: HashingSpec | OnnxSpec | OpenAISpec,
+    data_dir: Path,
+    max_tokens: int,
+    store: EvaluationStore,
+) -> Iterator[IndexedDataset]:
+    """A fleet on ``data_dir`` that has indexed the data set, warm, and a client of its gateway.
 
     Raises:
         CommandError: the fleet did not start, or did not index every document.
     """
     names = write_records(dataset.records, data_dir / "records")
-    with evaluation_fleet(data_dir, spec, max_tokens, session.clock) as fleet:
+    with evaluation_fleet(data_dir, spec, max_tokens, store, session.clock) as fleet:
         show = replace(
             session, settings=session.settings.model_copy(update={"gateway": fleet.gateway_url, "tenant": TENANT})
         )
@@ -83,29 +101,44 @@ def evaluate_dataset(
             )
             if job.has_failures or job.counts.documents != len(dataset.records):
                 raise CommandError(f"{job.counts.documents} of {len(dataset.records)} documents came; see {fleet.log}")
-            index_seconds = time.perf_counter() - began
+            store.catch_up()
+            seconds = time.perf_counter() - began
             for query in list(dataset.queries.values())[:_WARM_UP]:
                 client.search(query, TENANT, _DEPTH, by_document=True)
-            found = {name: _ask(client, dataset, legs, names) for name, legs in ASKED.items()}
-    size = sum(file.stat().st_size for file in (data_dir / "index").rglob("*") if file.is_file())
+            yield IndexedDataset(client, names, seconds)
+
+
+def evaluate_dataset(
+    session: Session,
+    dataset: Dataset,
+    spec: HashingSpec | OnnxSpec | OpenAISpec,
+    data_dir: Path,
+    max_tokens: int,
+    store: EvaluationStore,
+) -> Evaluation:
+    """Indexes the data set in a fleet on ``data_dir`` and asks every judged question, each kind of search by itself.
+
+    Raises:
+        CommandError: the fleet did not start, did not index every document, or left out a kind of search.
+    """
+    with indexed_dataset(session, dataset, spec, data_dir, max_tokens, store) as indexed:
+        found = {name: _ask(indexed.client, dataset, legs, indexed.names) for name, legs in ASKED.items()}
     figures = {
         name: LegFigures(
             measured(run, dataset.judgements), percentile(took, 50), percentile(took, 95), percentile(waited, 95)
         )
         for name, (run, took, waited) in found.items()
     }
-    runs = {name: run for name, (run, _, _) in found.items()}
-    described = spec.model_dump_json(exclude_defaults=True)
-    model = f"{spec.kind} {described}"
     return Evaluation(
         dataset=dataset.name,
         documents=len(dataset.records),
         queries=len(dataset.queries),
-        model=model,
-        index_seconds=round(index_seconds, 1),
-        index_bytes=size,
+        model=f"{spec.kind} {spec.model_dump_json(exclude_defaults=True)}",
+        store=store.name,
+        index_seconds=round(indexed.seconds, 1),
+        index_bytes=store.size_bytes(),
         legs=figures,
-        runs=runs,
+        runs={name: run for name, (run, _, _) in found.items()},
         judgements=dataset.judgements,
     )
 
@@ -153,7 +186,7 @@ def comparison(found: Evaluation, folder: Path) -> dict[str, Any]:
     return compared
 
 
-def store(found: Evaluation, folder: Path, compared: dict[str, Any]) -> dict[str, Any]:
+def write_results(found: Evaluation, folder: Path, compared: dict[str, Any]) -> dict[str, Any]:
     """Writes figures, plot and rankings; gives the figures."""
     folder.mkdir(parents=True, exist_ok=True)
     account: dict[str, Any] = {
@@ -161,6 +194,7 @@ def store(found: Evaluation, folder: Path, compared: dict[str, Any]) -> dict[str
         "documents": found.documents,
         "queries": found.queries,
         "model": found.model,
+        "store": found.store,
         "index_seconds": found.index_seconds,
         "index_bytes": found.index_bytes,
         "legs": {name: asdict(leg) for name, leg in found.legs.items()},
@@ -170,7 +204,7 @@ def store(found: Evaluation, folder: Path, compared: dict[str, Any]) -> dict[str
     (folder / "evaluation.json").write_text(json.dumps(account, indent=2) + "\n", encoding="utf-8")
     measures = {name: leg.measures for name, leg in found.legs.items()}
     (folder / "evaluation.svg").write_text(
-        plot(f"{found.dataset}: {found.documents} documents", measures), encoding="utf-8"
+        plot(f"{found.dataset}: {found.documents} documents, {found.store}", measures), encoding="utf-8"
     )
     for name, run in found.runs.items():
         write_run(run, folder / f"run-{name}.trec", f"medkg-{name}")

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from medkg.cli.evaluation_store import EvaluationStore
 from medkg.cli.fleet_process import Fleet, running_fleet
 from medkg.cli.session import Clock
 from medkg.haystack.evaluation import Record
@@ -34,21 +35,22 @@ def write_records(records: Sequence[Record], folder: Path) -> dict[str, str]:
 
 @contextlib.contextmanager
 def evaluation_fleet(
-    data_dir: Path, spec: HashingSpec | OnnxSpec | OpenAISpec, max_tokens: int, clock: Clock
+    data_dir: Path, spec: HashingSpec | OnnxSpec | OpenAISpec, max_tokens: int, store: EvaluationStore, clock: Clock
 ) -> Iterator[Fleet]:
-    """An embedded fleet with one pipeline, ``evaluation``, that ends in the index."""
+    """A fleet with one pipeline, ``evaluation``, that ends in the index; searches ask the same store."""
     topologies = data_dir / "topologies"
     topologies.mkdir(parents=True, exist_ok=True)
     # JSON is YAML, too
-    (topologies / "evaluation.yaml").write_text(json.dumps(_pipeline(spec, max_tokens)), encoding="utf-8")
+    (topologies / "evaluation.yaml").write_text(json.dumps(_pipeline(spec, max_tokens, store)), encoding="utf-8")
     policies = {"policies": {"default": {"attempts": 3, "timeout_seconds": 600}}}
     (topologies / "resilience.yaml").write_text(json.dumps(policies), encoding="utf-8")
     command = (sys.executable, "-m", "medkg.cli", "up", "--topologies", str(topologies))
-    with running_fleet(data_dir, data_dir / "records", clock, command, _environment(spec)) as fleet:
+    environment = _environment(spec) | store.environment
+    with running_fleet(data_dir, data_dir / "records", clock, command, environment) as fleet:
         yield fleet
 
 
-def _pipeline(spec: HashingSpec | OnnxSpec | OpenAISpec, max_tokens: int) -> dict[str, Any]:
+def _pipeline(spec: HashingSpec | OnnxSpec | OpenAISpec, max_tokens: int, store: EvaluationStore) -> dict[str, Any]:
     embed = spec.model_dump(mode="json", exclude={"kind", "base_url", "api_key_variable", "timeout_seconds", "threads"})
     chunk: dict[str, Any] = {"max_tokens": max_tokens, "with_title": True}
     if isinstance(spec, OnnxSpec):
@@ -58,7 +60,7 @@ def _pipeline(spec: HashingSpec | OnnxSpec | OpenAISpec, max_tokens: int) -> dic
         {"name": "parse", "type": "ParseStage", "uses": "auto", "depends_on": ["ingest"]},
         {"name": "chunk", "type": "ChunkStage", "uses": "sections", "with": chunk, "depends_on": ["parse"]},
         {"name": "embed", "type": "EmbedStage", "uses": spec.kind, "with": embed, "depends_on": ["chunk"]},
-        {"name": "index", "type": "IndexStage", "uses": "embedded", "depends_on": ["embed"]},
+        {"name": "index", "type": "IndexStage", "uses": store.uses, "with": store.options, "depends_on": ["embed"]},
     ]
     return {
         "version": "1.0",

@@ -161,11 +161,18 @@ async def _upkeep(store: StoreName, dense: DenseName, data: Path, index: str) ->
         return
     from medkg.haystack.opensearch.settings import OpenSearchSettings, open_indexes
     from medkg.haystack.opensearch.upkeep import OpenSearchUpkeep
-    from medkg.runtime.settings import from_environment
+    from medkg.haystack.vectors.store import vector_store
+    from medkg.runtime.blobs import open_blobs
+    from medkg.runtime.settings import RuntimeSettings, from_environment
 
     is_knn = dense is DenseName.KNN
     async with open_indexes(from_environment(OpenSearchSettings), knn=is_knn) as indexes:
-        yield OpenSearchUpkeep(indexes, index, None if is_knn else data)
+        if is_knn:
+            yield OpenSearchUpkeep(indexes, index, None)
+            return
+        settings = from_environment(RuntimeSettings).model_copy(update={"data_dir": data})
+        blobs = open_blobs(settings.blob_location, endpoint=settings.blobs_endpoint)
+        yield OpenSearchUpkeep(indexes, index, vector_store(blobs, data))
 
 
 def _progress(session: Session) -> Callable[[str], None]:

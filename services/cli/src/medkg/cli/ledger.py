@@ -9,6 +9,7 @@ import typer
 from rich.text import Text
 
 from medkg.cli.exits import Exit, UsageProblem
+from medkg.cli.fleet_stores import BROKER_VARIABLE, DATABASE_VARIABLE, Stores, find_stores
 from medkg.cli.letter_filters import seconds_of
 from medkg.cli.session import JsonFlag, Session, session_of
 from medkg.cli.terminal import clean, count, short
@@ -17,7 +18,6 @@ if TYPE_CHECKING:  # database and Kafka are much to import: only where they are 
     from medkg.ledger.rebuild import Rebuilt
     from medkg.ledger.reconcile import Finding, Report
 
-DATABASE_VARIABLE = "MEDKG_DATABASE_URL"
 MIGRATE_EXAMPLES = """\
 [bold]Examples[/bold]
   medkg ledger migrate --database postgresql://medkg@db/medkg"""
@@ -36,6 +36,7 @@ ARTEFACTS_EXAMPLES = """\
 RECONCILE_EXAMPLES = """\
 [bold]Examples[/bold]
   medkg ledger reconcile                         what is lost, why, and what would be done
+  medkg ledger reconcile --data .medkg           in a fleet that `medkg up` runs
   medkg ledger reconcile --apply --older-than 15m
   medkg ledger reconcile --json | jq '.findings[]'"""
 
@@ -45,17 +46,29 @@ DatabaseOption = Annotated[
     str, typer.Option("--database", metavar="URL", help=f"PostgreSQL of the fleet ({DATABASE_VARIABLE}).")
 ]
 BrokerOption = Annotated[
-    str, typer.Option("--broker", metavar="HOST:PORT", help="Kafka of the fleet (MEDKG_KAFKA_BOOTSTRAP).")
+    str, typer.Option("--broker", metavar="HOST:PORT", help=f"Kafka of the fleet ({BROKER_VARIABLE}).")
 ]
+DataOption = Annotated[
+    Path,
+    typer.Option(
+        "--data",
+        metavar="DIR",
+        help="Without a database: the folder of a fleet that `medkg up` runs.",
+        envvar="MEDKG_DATA_DIR",
+    ),
+]
+_DATA = Path(".medkg")
 
 
 @app.command("migrate", epilog=MIGRATE_EXAMPLES)
-def migrate_ledger(ctx: typer.Context, database: DatabaseOption = "", as_json: JsonFlag = False) -> None:
+def migrate_ledger(
+    ctx: typer.Context, database: DatabaseOption = "", data: DataOption = _DATA, as_json: JsonFlag = False
+) -> None:
     """Bring the tables to this release, and fill in what rows of before lack. Can be broken off and run again."""
     from medkg.cli import ledger_work
 
     session = session_of(ctx, as_json)
-    done, progress = ledger_work.migrate_ledger(_database(database), lambda line: session.show(Text(line)))
+    done, progress = ledger_work.migrate_ledger(_stores(session, data, database), lambda line: session.show(Text(line)))
     if as_json:
         session.emit({"migrations": done, "rows": progress.rows, "filled_in": progress.done})
     else:
@@ -71,6 +84,7 @@ def import_ledger(
         str, typer.Option("--origin", metavar="NAME", help="What to call it; the same name, the same jobs.")
     ] = "",
     database: DatabaseOption = "",
+    data: DataOption = _DATA,
     as_json: JsonFlag = False,
 ) -> None:
     """Bring the rows of another ledger in. Doing it again changes nothing; what was broken off is done to the end."""
@@ -82,7 +96,7 @@ def import_ledger(
     from medkg.cli import ledger_work
 
     old = ledger_work.Old(source, table if is_url else None, origin or (table if is_url else path.name))
-    progress = ledger_work.import_ledger(_database(database), old, lambda line: session.show(Text(line)))
+    progress = ledger_work.import_ledger(_stores(session, data, database), old, lambda line: session.show(Text(line)))
     if as_json:
         session.emit({"rows": progress.rows, "imported": progress.done})
 
@@ -94,6 +108,7 @@ def rebuild_ledger(
     allow_loss: Annotated[bool, typer.Option("--allow-loss", help="Also where the topic has forgotten jobs.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     database: DatabaseOption = "",
+    data: DataOption = _DATA,
     broker: BrokerOption = "",
     as_json: JsonFlag = False,
 ) -> None:
@@ -103,7 +118,7 @@ def rebuild_ledger(
         raise typer.Exit(Exit.OK)
     from medkg.cli import ledger_work
 
-    found = ledger_work.rebuild_ledger(_database(database), broker, is_check=check, allow_loss=allow_loss)
+    found = ledger_work.rebuild_ledger(_stores(session, data, database, broker), is_check=check, allow_loss=allow_loss)
     if as_json:
         session.emit(msgspec.to_builtins(found))
     else:
@@ -121,6 +136,7 @@ def orphaned_artefacts(
     ] = "7d",
     blobs: Annotated[str, typer.Option("--blobs", metavar="URL", help="The blob store (MEDKG_BLOBS_URL).")] = "",
     database: DatabaseOption = "",
+    data: DataOption = _DATA,
     broker: BrokerOption = "",
     as_json: JsonFlag = False,
 ) -> None:
@@ -129,7 +145,9 @@ def orphaned_artefacts(
     seconds = seconds_of(grace)
     from medkg.cli import ledger_work
 
-    found = ledger_work.orphaned_artefacts(_database(database), broker, blobs, grace_seconds=seconds, apply=apply)
+    found = ledger_work.orphaned_artefacts(
+        _stores(session, data, database, broker, blobs), grace_seconds=seconds, apply=apply
+    )
     if as_json:
         session.emit(msgspec.to_builtins(found))
         return
@@ -148,6 +166,7 @@ def reconcile_ledger(
         str, typer.Option("--older-than", metavar="AGE", help="Silence that makes a document suspect: 15m, 2h.")
     ] = "60m",
     database: DatabaseOption = "",
+    data: DataOption = _DATA,
     broker: BrokerOption = "",
     as_json: JsonFlag = False,
 ) -> None:
@@ -157,8 +176,7 @@ def reconcile_ledger(
     from medkg.cli import ledger_work
 
     report = ledger_work.reconcile_ledger(
-        _database(database),
-        broker,
+        _stores(session, data, database, broker),
         older_than_seconds=seconds,
         apply=apply,
         say=lambda one: _show_finding(session, one),
@@ -207,8 +225,8 @@ def _show_rebuilt(session: Session, found: "Rebuilt") -> None:
         session.show(Text(f"{read}: the ledger says what its topics say", "green"))
 
 
-def _database(given: str) -> str:
-    url = given or os.environ.get(DATABASE_VARIABLE, "")
-    if not url:
-        raise UsageProblem("which database?", hint=f"--database postgresql://…, or {DATABASE_VARIABLE}")
-    return url
+def _stores(session: Session, data: Path, database: str, broker: str = "", blobs: str = "") -> Stores:
+    stores = find_stores(database, broker, blobs, data, os.environ)
+    if stores.folder is not None:
+        session.show(Text(f"the fleet on {clean(stores.folder)}, Kafka {clean(stores.broker)}", "dim"))
+    return stores

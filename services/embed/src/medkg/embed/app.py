@@ -29,6 +29,11 @@ class EmbedOptions(Options):
         description="the term weights beside the vectors; `splade` needs a GPU or MEDKG_EMBED_SPLADE_BASE_URL, "
         "`splade-cpu` runs the model of MEDKG_EMBED_SPLADE_FOLDER on the CPU",
     )
+    splade_queries: Literal["expanded", "words"] = Field(
+        "expanded",
+        description="`words`: only passages are expanded, questions are their own word pieces (a model of the "
+        "inference-free kind); searches then need the model's tokenizer, and run no model",
+    )
     splade_max_tokens: int = Field(256, ge=8, le=8192, description="longer texts are cut before their expansion")
     splade_model: str = Field("", max_length=200, description="the SPLADE model's name at its server")
     splade_revision: str = Field("", max_length=100, description="tells apart weights that are served under one name")
@@ -140,12 +145,14 @@ async def _expander(options: EmbedOptions) -> "AsyncIterator[SparseExpander | No
     from medkg.embed.settings import EmbedSettings
     from medkg.haystack.expansion import ImpactsExpander
     from medkg.haystack.splade import OnnxSplade, ServedSplade, SpladeSettings
+    from medkg.haystack.splade_words import PassageSplade
 
     if options.sparse in ("impacts", "none"):
         yield ImpactsExpander() if options.sparse == "impacts" else None
         return
     settings = from_environment(EmbedSettings)
-    if options.sparse == "splade" and settings.splade_base_url is not None:
+    is_by_words = options.splade_queries == "words"
+    if options.sparse == "splade" and settings.splade_base_url is not None and not is_by_words:
         import httpx
 
         timeout = settings.openai_timeout_seconds
@@ -157,18 +164,19 @@ async def _expander(options: EmbedOptions) -> "AsyncIterator[SparseExpander | No
     if settings.splade_folder is None:
         raise ConfigurationError(
             f"opening `sparse: {options.sparse}`: no model; set MEDKG_EMBED_SPLADE_FOLDER to a folder with model.onnx "
-            "and tokenizer.json, or MEDKG_EMBED_SPLADE_BASE_URL to a model server"
+            "and tokenizer.json, or MEDKG_EMBED_SPLADE_BASE_URL to a model server (not with `splade_queries: words`)"
         )
     asked = SpladeSettings(
         settings.splade_folder, options.splade_max_tokens, settings.onnx_threads, on_gpu=options.sparse == "splade"
     )
-    yield await asyncio.to_thread(OnnxSplade, asked)
+    splade = await asyncio.to_thread(OnnxSplade, asked)
+    yield PassageSplade(asked.folder, asked.max_tokens, splade) if is_by_words else splade
 
 
 HASHING = StageImplementation(
     stage_type=StageType.EMBED,
     name="hashing",
-    version="2",
+    version="3",
     options=HashingOptions,
     open=_open_hashing,
     is_default=True,
@@ -176,13 +184,13 @@ HASHING = StageImplementation(
 OPENAI = StageImplementation(
     stage_type=StageType.EMBED,
     name="openai",
-    version="2",
+    version="3",
     options=OpenAIOptions,
     open=_open_openai,
     needs_gpu=True,
     gpu_is_remote=True,
 )
-ONNX = StageImplementation(stage_type=StageType.EMBED, name="onnx", version="2", options=OnnxOptions, open=_open_onnx)
+ONNX = StageImplementation(stage_type=StageType.EMBED, name="onnx", version="3", options=OnnxOptions, open=_open_onnx)
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from medkg.runtime.records import Record
 from medkg.runtime.service import HandleBatch, ServiceHost, batch_service, serve_services
 from medkg.runtime.settings import from_environment
 from medkg.runtime.sources import known_selections
-from medkg.storage.engine import Engine, migrate, open_engine
+from medkg.storage.engine import Engine, open_engine, prepare
 from medkg.storage.ledger import CHANNEL
 from medkg.storage.ledger_reader import LedgerReader
 from medkg.storage.notices import listen
@@ -36,8 +36,7 @@ async def open_router(host: ServiceHost) -> AsyncIterator[HandleBatch]:
     engine = open_engine(host.database_url)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(engine.dispose)
-        async with translated("starting the gate-router"):
-            await migrate(engine)
+        await prepare(engine, "starting the gate-router")
         groups = Groups(host.kafka)
         stack.callback(groups.close)
         admitter, parker, releaser = _parts(host, settings, engine, groups)

@@ -25,16 +25,16 @@ from medkg.gate_router.parking import DECODE_ORIGIN, Parker
 from medkg.gate_router.pipelines import Pipelines
 from medkg.gate_router.rooms import Rooms
 from medkg.gate_router.settings import RouterSettings
+from medkg.runtime.delivery import Delivers
 from medkg.runtime.pinned_topologies import PinnedTopologies, TopologyMissingError
-from medkg.runtime.worker import Delivers
 from medkg.storage.notices import Notice
 from medkg.storage.transactions import translated
-from medkg.storage.waits import Wait, Waits
+from medkg.storage.waits import Wait, WaitKind, Waits
 
 log = logging.getLogger(__name__)
 
 _BATCH = 500  # documents released in one transaction
-_SMALLEST_BATCH = 50  # pages handed out at once
+_SMALLEST_BATCH = 50  # as many pages as are handed out at once
 _FULL_SECONDS = 0.25  # how soon is looked again for room in a topic that was full
 _SOONEST_SECONDS = 0.02
 _AGAIN_SECONDS = 1.0  # after the database or the broker did not answer
@@ -57,6 +57,7 @@ class Releaser:
     files: Files | None = None
     parsed: Callable[[Sequence[tuple[str, str]]], Awaitable[Parsed]] | None = None
     changes: Changes = field(default_factory=Changes)
+    _due: float | None = None  # seconds until the next deadline or retry, when it was looked last
     _is_full: bool = False
     _is_held_back: bool = False  # more may be due than a full topic took; looked for once it has room
 
@@ -92,7 +93,7 @@ class Releaser:
                     if time.monotonic() - forgotten_at > self.settings.forget_seconds:
                         forgotten_at = time.monotonic()
                         await self.waits.forget_finished(keep_failed_seconds=self.settings.keep_failed_seconds)
-                    pause = await self._pause(next_sweep)
+                    pause = self._pause(next_sweep)
             except ResourceUnavailableError as error:
                 log.warning("%s; looking again in %s s", error.message, pause)
                 self.changes.look_again(changed)
@@ -114,32 +115,37 @@ class Releaser:
 
     async def _react(self, changed: Changed) -> None:
         """Look at what is known to have changed, and at what is due by the clock."""
+        waiting = await self.waits.look()
         documents = changed.documents
-        if changed.pages or changed.jobs_ended:
-            while await self._release_pages():
+        if WaitKind.PAGE in waiting.kinds and (changed.pages or changed.jobs_ended):
+            while await self._release_pages() >= _SMALLEST_BATCH:
                 pass
-        if documents:
+        if documents and waiting.is_decided:
             await self.waits.release_decided(self._publish_decided)
+        if documents and WaitKind.GATE in waiting.kinds:
             while await self._release_gates(documents):
                 pass
             self._is_held_back = self._is_held_back or self._is_full
+        if documents and WaitKind.JOIN in waiting.kinds:
             while await self.waits.release_joins(self._publish_joins, documents=documents):
                 pass
         if changed.signalled and (late := await self.waits.note_late_signals(changed.signalled)):
             log.info("signals came after the deadline of %d documents; `medkg gates list --late`", len(late))
-        if changed.arrived:
+        if changed.arrived and WaitKind.GATE in waiting.kinds:
             await self._ask(changed.arrived)
-        if changed.jobs_ended:
+        if changed.jobs_ended and WaitKind.JOIN in waiting.kinds:
             await self.waits.end_failed_joins()
-        while await self._release_due():
-            pass
+        self._due = waiting.seconds_until_due
+        if self._due is not None and self._due <= 0:
+            while await self._release_due():
+                pass
+            self._due = (await self.waits.look()).seconds_until_due
 
-    async def _pause(self, next_sweep: float) -> float:
+    def _pause(self, next_sweep: float) -> float:
         """Until the next sweep, or the next deadline or retry."""
         pause = next_sweep - time.monotonic()
-        due = await self.waits.seconds_until_due()
-        if due is not None:
-            pause = min(pause, due)
+        if self._due is not None:
+            pause = min(pause, self._due)
         if self._is_held_back:
             return max(min(pause, self.rooms.seconds_until_asked), _FULL_SECONDS)
         return max(pause, _SOONEST_SECONDS)

@@ -1,12 +1,11 @@
 """The gateway: HTTP over the ledger, the index, the graph and the door."""
 
 import asyncio
-import logging
-import signal
 import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import uvicorn
 
@@ -20,15 +19,12 @@ from medkg.gateway.settings import GatewaySettings
 from medkg.gateway.waiting_desk import Breakers, FleetWaitingDesk
 from medkg.runtime.broker import Groups, Publisher, TopicReader, job_event
 from medkg.runtime.broker.table import TopicTable
-from medkg.runtime.service import ServiceHost, run_process, running
-from medkg.runtime.settings import KafkaSettings, RuntimeSettings, from_environment
+from medkg.runtime.service import ServiceHost, run_process, run_until_stopped
+from medkg.runtime.settings import from_environment
 from medkg.runtime.sources import known_selections
-from medkg.storage.engine import migrate, open_engine
+from medkg.storage.engine import open_engine, prepare
 from medkg.storage.graph_reader import GraphReader
 from medkg.storage.ledger_reader import LedgerReader
-from medkg.storage.transactions import translated
-
-log = logging.getLogger(__name__)
 
 EVENT_SOURCE = "medkg-gateway"
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -71,8 +67,7 @@ async def serving_gateway(
         groups, breakers = Groups(host.kafka), Breakers()
         stack.callback(groups.close)
         stack.push_async_callback(TopicTable(host.kafka, topics.BREAKERS, breakers.hear).aclose)
-        async with translated("starting the gateway"):
-            await migrate(engine)
+        await prepare(engine, "starting the gateway")
         parts = Parts(
             publisher=KafkaJobs(host.publisher),
             ledger=LedgerReader(engine),
@@ -128,16 +123,7 @@ def _names_of(address: str) -> frozenset[str] | None:
     return _LOOPBACK | {address} if address in _LOOPBACK or address.startswith("127.") else None
 
 
-async def _serve(settings: RuntimeSettings, kafka: KafkaSettings) -> int:
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with running([], settings, kafka, stop.set) as (host, _), serving_gateway(host, services=["gateway"]) as url:
-        log.info("serving the gateway at %s", url)
-        await stop.wait()
-    return 0
-
-
 def main() -> None:
     """Entry point of ``medkg-gateway`` and ``python -m medkg.gateway``."""
-    run_process(_serve)
+    beside = partial(serving_gateway, services=["gateway"])
+    run_process(lambda settings, kafka: run_until_stopped([], settings, kafka, beside))

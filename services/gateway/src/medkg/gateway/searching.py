@@ -1,9 +1,10 @@
 """How the gateway searches: its settings, and the retriever that they describe."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, HttpUrl
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -12,9 +13,12 @@ from medkg.haystack.addresses import EmbeddedAddress, OpenSearchAddress, open_in
 from medkg.haystack.expansion import ExpanderOf, SparseExpander, expanders_of
 from medkg.haystack.legs import LegWeights, Models
 from medkg.haystack.models import EmbedderSpec, embedders_of
-from medkg.haystack.passage_store import DEFAULT_INDEX
+from medkg.haystack.passage_database import DEFAULT_INDEX
 from medkg.haystack.reranking import Reranker
 from medkg.haystack.retriever import Retriever, RetrieverSettings
+
+if TYPE_CHECKING:
+    import httpx
 
 Store = Annotated[EmbeddedAddress | OpenSearchAddress, Field(discriminator="kind")]
 
@@ -35,7 +39,13 @@ class SearchSettings(BaseSettings):
     )
     splade_folder: Path | None = Field(None, description="Folder of the SPLADE model of an index with its weights.")
     splade_on_gpu: bool = Field(False, description="Run that model on a GPU.")
+    splade_queries: Literal["expanded", "words"] = Field(
+        "expanded", description="As when the index was made; for words only the tokenizer in that folder is loaded."
+    )
     splade_max_tokens: int = Field(256, ge=8, le=8192, description="As when the index was made.")
+    splade_base_url: HttpUrl | None = Field(None, description="Server of SPLADE weights (POST /embed_sparse).")
+    splade_model: str = Field("", description="Its model's name, as when the index was made.")
+    splade_revision: str = Field("", description="Its model's revision, as when the index was made.")
     rerank_base_url: HttpUrl | None = Field(None, description="Server of a reranker (POST /v1/rerank).")
     rerank_model: str = Field("", description="The reranker's name at its server.")
     weight_bm25: float = Field(1.0, ge=0, le=100, description="What words have to say in the fusion.")
@@ -58,7 +68,7 @@ async def opened_search(settings: SearchSettings, data_dir: Path) -> AsyncIterat
     async with AsyncExitStack() as stack:
         index = open_index(settings.store or EmbeddedAddress(data_dir=data_dir, index=settings.index))
         stack.push_async_callback(index.aclose)
-        models = Models(embedders_of(settings.embedders), _expander_of(settings))
+        models = Models(embedders_of(settings.embedders), await _expander_of(settings, stack))
         yield Retriever(
             index,
             models,
@@ -72,23 +82,37 @@ async def opened_search(settings: SearchSettings, data_dir: Path) -> AsyncIterat
         )
 
 
-def _expander_of(settings: SearchSettings) -> ExpanderOf:
+async def _expander_of(settings: SearchSettings, stack: AsyncExitStack) -> ExpanderOf:
+    """Expanders of questions. A server is not asked before the first one: while it is down, only its leg is missing."""
     opened: list[SparseExpander] = []
     if settings.splade_folder is not None:
         from medkg.haystack.splade import OnnxSplade, SpladeSettings
 
         asked = SpladeSettings(settings.splade_folder, settings.splade_max_tokens, on_gpu=settings.splade_on_gpu)
-        opened.append(OnnxSplade(asked))
+        if settings.splade_queries == "words":
+            from medkg.haystack.splade_words import PassageSplade
+
+            opened.append(await asyncio.to_thread(PassageSplade, asked.folder, asked.max_tokens))
+        else:
+            opened.append(await asyncio.to_thread(OnnxSplade, asked))
+    if settings.splade_base_url is not None:
+        from medkg.haystack.splade import ServedSplade
+
+        client = await _client(settings.splade_base_url, settings, stack)
+        opened.append(ServedSplade(client, settings.splade_model, settings.splade_revision))
     return expanders_of(opened)
 
 
 async def _reranker(settings: SearchSettings, stack: AsyncExitStack) -> Reranker | None:
     if settings.rerank_base_url is None:
         return None
-    import httpx
-
     from medkg.haystack.reranking import ServedReranker
 
-    given: dict[str, Any] = {"base_url": str(settings.rerank_base_url), "timeout": settings.deadline_seconds}
-    client = await stack.enter_async_context(httpx.AsyncClient(**given))
-    return ServedReranker(client, settings.rerank_model)
+    return ServedReranker(await _client(settings.rerank_base_url, settings, stack), settings.rerank_model)
+
+
+async def _client(base_url: HttpUrl, settings: SearchSettings, stack: AsyncExitStack) -> "httpx.AsyncClient":
+    import httpx
+
+    given: dict[str, Any] = {"base_url": str(base_url), "timeout": settings.deadline_seconds}
+    return await stack.enter_async_context(httpx.AsyncClient(**given))

@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
+from medkg.contracts.errors import ConfigurationError
 from medkg.contracts.implementation import Host, Options, StageImplementation
 from medkg.contracts.stages import StageType
 from medkg.runtime.service import serve
@@ -34,8 +35,7 @@ class OpenSearchOptions(EmbeddedOptions):
 
     dense: Dense = Field(
         Dense.FAISS,
-        description="faiss: on the disk that index service and gateway share; knn: in OpenSearch, for more than one "
-        "machine",
+        description="faiss: segments in the blob store, which readers map from a cache of theirs; knn: in OpenSearch",
     )
     wait: bool = Field(True, description="a document counts as indexed when searches find it")
 
@@ -55,17 +55,21 @@ async def _open(options: EmbeddedOptions, host: Host) -> AsyncIterator[object]:
 async def _open_opensearch(options: OpenSearchOptions, host: Host) -> AsyncIterator[object]:
     from medkg.haystack.opensearch.settings import OpenSearchSettings, open_indexes
     from medkg.haystack.opensearch.writer import OpenSearchWriter
+    from medkg.haystack.vectors.store import VectorStore, vector_store
     from medkg.index.stage import IndexStage
+    from medkg.runtime.blobs import BlobStore
     from medkg.runtime.settings import from_environment
 
     settings = from_environment(OpenSearchSettings)
     is_knn = options.dense is Dense.KNN
     async with open_indexes(settings, knn=is_knn) as indexes:
         await indexes.ensure_template()  # a server that does not answer, or refuses us, is noticed at start
-        data_dir = None if is_knn else host.data_dir
-        writer = OpenSearchWriter(
-            indexes, options.index, data_dir, segment_rows=options.segment_rows, wait=options.wait
-        )
+        vectors: VectorStore | None = None
+        if not is_knn:
+            if not isinstance(host.blobs, BlobStore):
+                raise ConfigurationError("opening index.opensearch: FAISS segments need the blob store of the runtime")
+            vectors = vector_store(host.blobs, host.data_dir)
+        writer = OpenSearchWriter(indexes, options.index, vectors, segment_rows=options.segment_rows, wait=options.wait)
         stage = IndexStage(writer, options.index)
         try:
             yield stage

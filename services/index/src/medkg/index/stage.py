@@ -5,7 +5,7 @@ from pathlib import Path
 from medkg.contracts.context import StageContext
 from medkg.contracts.document import EmbeddingBatch, IndexReceipt, WriteOutcome
 from medkg.haystack.embedded_writer import EmbeddedWriter
-from medkg.haystack.passage_store import DEFAULT_INDEX
+from medkg.haystack.passage_database import DEFAULT_INDEX
 from medkg.haystack.segments import TAIL_ROWS
 from medkg.haystack.stores import PassageWriter
 from medkg.haystack.writes import prepare

@@ -19,14 +19,14 @@ class PostgresOptions(Options):
 @asynccontextmanager
 async def _open(options: PostgresOptions, host: Host) -> AsyncIterator[object]:
     from medkg.kg.stage import PostgresGraph
-    from medkg.storage.engine import migrate, open_engine
+    from medkg.storage.engine import open_engine, prepare
     from medkg.storage.graph_writer import GraphWriter
 
     if not host.database_url:
         raise ConfigurationError("opening kg.postgres: no database is named; set MEDKG_DATABASE_URL=postgresql://…")
     engine = open_engine(host.database_url, pool_size=options.pool_size)
     try:
-        await migrate(engine)
+        await prepare(engine, "opening kg.postgres")
         yield PostgresGraph(GraphWriter(engine))
     finally:
         await engine.dispose()

@@ -1,11 +1,13 @@
 """The ledger service: what is true of every job and document."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from medkg.contracts import topics
 from medkg.contracts.cloudevents import Message
+from medkg.ledger.pace import rest
 from medkg.ledger.projector import Projector
 from medkg.ledger.reconcile import Reconciler
 from medkg.ledger.schedule import Schedule
@@ -13,8 +15,7 @@ from medkg.ledger.settings import LedgerSettings
 from medkg.runtime.records import Record
 from medkg.runtime.service import HandleBatch, ServiceHost, batch_service, serve_services
 from medkg.runtime.settings import from_environment
-from medkg.storage.engine import migrate, open_engine
-from medkg.storage.transactions import translated
+from medkg.storage.engine import open_engine, prepare
 
 
 @asynccontextmanager
@@ -22,8 +23,7 @@ async def open_projector(host: ServiceHost) -> AsyncIterator[HandleBatch]:
     """The handler of the lifecycle and dead-letter topics."""
     engine = open_engine(host.database_url)
     try:
-        async with translated("starting the ledger service"):
-            await migrate(engine)
+        await prepare(engine, "starting the ledger service")
         reconciler = Reconciler(engine, host.kafka, host.publisher)
         schedule = Schedule(reconciler, from_environment(LedgerSettings), host.metrics.registry)
         looking = asyncio.create_task(schedule.run(), name="reconciler")
@@ -32,7 +32,11 @@ async def open_projector(host: ServiceHost) -> AsyncIterator[HandleBatch]:
         async def handle(records: Sequence[Record]) -> list[Message]:
             if looking.done() and not looking.cancelled():
                 looking.result()  # it runs until it is cancelled: an end by a fault is a bug, and the ledger's too
-            return await projector.handle(records)
+            begun = time.monotonic()
+            ended = await projector.handle(records)
+            if not ended:  # the end of a job is told at once
+                await rest(len(records), time.monotonic() - begun)
+            return ended
 
         try:
             yield handle

@@ -13,6 +13,7 @@ from medkg.contracts.messages import EventType, encode
 from medkg.runtime.records import Record
 from medkg.storage.engine import Engine
 from medkg.storage.ledger_letters import project_dead_letters
+from medkg.storage.ledger_memory import DocumentMemory
 from medkg.storage.ledger_projection import FinishedJob, project
 
 log = logging.getLogger(__name__)
@@ -25,6 +26,7 @@ class Projector:
 
     def __init__(self, engine: Engine, registry: CollectorRegistry) -> None:
         self._engine = engine
+        self._memory = DocumentMemory()
         self._unreadable = Counter(
             "medkg_ledger_unreadable_events_total", "Events that could not be projected.", registry=registry
         )
@@ -43,7 +45,7 @@ class Projector:
                 events.append((read_brief(record.headers), record.value))
             except ContractError as error:
                 self._pass_over(f"{error.message} at {record.position}")
-        result = await project(self._engine, events)
+        result = await project(self._engine, events, self._memory)
         for refused in result.refused:
             self._pass_over(str(refused))
         letters = [record for record in records if record.topic == topics.DEAD_LETTER]

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from confluent_kafka import Producer
 
 from medkg.contracts.errors import ResourceUnavailableError
+from medkg.runtime.settings import KafkaSettings
 
 
 @contextmanager
@@ -25,3 +26,18 @@ def embedded_broker() -> Iterator[str]:
     finally:
         owner.purge()
         del owner  # the cluster ends with the client that owns it
+
+
+def in_process_settings(bootstrap: str) -> KafkaSettings:
+    """How an in-process cluster is reached.
+
+    It answers a fetch only when its wait is over, and a join after three seconds (or, when somebody else joins
+    meanwhile, when nearly a session has passed): both are kept short.
+    """
+    return KafkaSettings(
+        bootstrap=bootstrap,
+        is_in_process=True,
+        fetch_wait_ms=20,
+        session_timeout_ms=6_000,
+        heartbeat_interval_ms=500,
+    )

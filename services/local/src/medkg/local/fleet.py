@@ -21,7 +21,7 @@ from medkg.gate_router.app import SERVICE as GATE_ROUTER
 from medkg.gateway.app import serving_gateway
 from medkg.ledger.app import SERVICE as LEDGER
 from medkg.ledger.reconcile import Reconciler
-from medkg.local.embedded_broker import embedded_broker
+from medkg.local.embedded_broker import embedded_broker, in_process_settings
 from medkg.local.embedded_postgres import embedded_postgres
 from medkg.local.folder import claimed, remove_note, write_note
 from medkg.mineru.app import SERVICE as MINERU
@@ -29,7 +29,7 @@ from medkg.runtime.health import HealthServer
 from medkg.runtime.logs import configure_logging
 from medkg.runtime.service import RunningService, Service, ServiceHost, liveness, run, running, stage_service
 from medkg.runtime.settings import KafkaSettings, RuntimeSettings
-from medkg.storage.engine import migrate, open_engine
+from medkg.storage.engine import open_engine, prepare
 from medkg.storage.transactions import translated
 
 EMBEDDED = "embedded"
@@ -154,7 +154,15 @@ async def fleet(options: FleetOptions, on_failure: Callable[[], None]) -> AsyncI
                 serving_gateway(host, port=options.gateway_port, services=chosen)
             )
         stack.callback(remove_note, data_dir)
-        write_note(data_dir, gateway_url=gateway_url, broker=bootstrap, services=list(chosen))
+        write_note(
+            data_dir,
+            gateway_url=gateway_url,
+            broker=bootstrap,
+            services=list(chosen),
+            database_url="" if options.database_url else database_url,
+            blobs_url=settings.blob_location,
+            is_in_process=is_in_process,
+        )
         yield Fleet(host, at_work, gateway_url, _describe(options, chosen, bootstrap, gateway_url, health.address))
 
 
@@ -174,28 +182,15 @@ def chosen_services(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _kafka_settings(bootstrap: str, *, is_in_process: bool) -> KafkaSettings:
-    if not is_in_process:
-        return KafkaSettings(bootstrap=bootstrap)
-    # The in-process cluster answers a fetch only when its wait is over, and a join after three seconds (or, when
-    # somebody else joins meanwhile, when nearly a session has passed): both are kept short.
-    return KafkaSettings(
-        bootstrap=bootstrap,
-        is_in_process=True,
-        fetch_wait_ms=20,
-        session_timeout_ms=6_000,
-        heartbeat_interval_ms=500,
-    )
+    return in_process_settings(bootstrap) if is_in_process else KafkaSettings(bootstrap=bootstrap)
 
 
 async def _prepare_database(database_url: str, *, is_in_process: bool) -> None:
+    engine = open_engine(database_url)
     try:
-        engine = open_engine(database_url)
-    except ValueError as error:
-        raise ConfigurationError(f"{error} (--database)") from error
-    try:
-        async with translated("preparing the database"):
-            await migrate(engine)
-            if is_in_process:  # the broker of the last run took its messages with it
+        await prepare(engine, "preparing the database")
+        if is_in_process:  # the broker of the last run took its messages with it
+            async with translated("preparing the database"):
                 await Reconciler(engine, None).run(older_than_seconds=0, apply=True)
     finally:
         await engine.dispose()

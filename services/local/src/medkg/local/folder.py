@@ -38,9 +38,44 @@ def claimed(folder: Path) -> Iterator[None]:
         yield
 
 
-def write_note(folder: Path, *, gateway_url: str, broker: str, services: list[str]) -> None:
-    """Say where the fleet can be reached; whole or not at all."""
-    note = {"pid": os.getpid(), "gateway_url": gateway_url, "broker": broker, "services": services}
+def is_claimed(folder: Path) -> bool:
+    """Whether a fleet runs on the folder now. Claims nothing, and makes nothing."""
+    try:
+        lock = (folder / "fleet.lock").open()
+    except OSError:
+        return False
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def write_note(
+    folder: Path,
+    *,
+    gateway_url: str,
+    broker: str,
+    services: list[str],
+    database_url: str = "",
+    blobs_url: str = "",
+    is_in_process: bool = False,
+) -> None:
+    """Say where the fleet and its stores can be reached; whole or not at all.
+
+    ``database_url`` is that of the embedded PostgreSQL, and empty where another was given: there may be a password in
+    it, and whoever gave it knows it. ``is_in_process``: the broker is.
+    """
+    note = {
+        "pid": os.getpid(),
+        "gateway_url": gateway_url,
+        "broker": broker,
+        "services": services,
+        "database_url": database_url,
+        "blobs_url": blobs_url,
+        "is_in_process": is_in_process,
+    }
     fresh = folder / "fleet.json.new"
     fresh.write_text(json.dumps(note, indent=2))
     fresh.replace(folder / "fleet.json")

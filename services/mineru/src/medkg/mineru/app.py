@@ -18,8 +18,7 @@ from medkg.mineru.tasks import TaskNotes
 from medkg.runtime.service import Service, ServiceHost, serve_services
 from medkg.runtime.settings import RuntimeSettings, from_environment
 from medkg.runtime.worker import Handler, WindowSettings
-from medkg.storage.engine import Engine, migrate, open_engine
-from medkg.storage.transactions import translated
+from medkg.storage.engine import Engine, open_engine, prepare
 
 
 @asynccontextmanager
@@ -34,8 +33,7 @@ async def open_mineru(host: ServiceHost) -> AsyncIterator[Handler]:
         raise ConfigurationError("starting the MinerU service: no server is named; set MEDKG_MINERU_URL=http://…")
     engine = open_engine(host.database_url)
     try:
-        async with translated("starting the MinerU service"):
-            await migrate(engine)
+        await prepare(engine, "starting the MinerU service")
         async with httpx.AsyncClient(
             base_url=str(settings.url), headers=_headers(settings), timeout=settings.request_seconds
         ) as client:

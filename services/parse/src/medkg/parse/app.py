@@ -27,7 +27,7 @@ async def _open(options: ParseOptions, host: Host) -> AsyncIterator[AutoParser]:
 AUTO = StageImplementation(
     stage_type=StageType.PARSE,
     name="auto",
-    version="1",
+    version="2",
     options=ParseOptions,
     open=_open,
     is_default=True,

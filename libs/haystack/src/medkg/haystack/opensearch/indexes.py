@@ -108,11 +108,16 @@ class Indexes:
         """The index was taken away, or replaced."""
         self._facts.pop(alias, None)
 
+    @property
+    def template(self) -> str:
+        """The name of the index template of all indexes with this prefix."""
+        return f"{_TEMPLATE}-{self.names.prefix}"
+
     async def ensure_template(self) -> None:
         """Puts the index template."""
         body = schema.template(self.names.pattern, self.shape.settings())
         with translated("putting the index template"):
-            await self.client.indices.put_index_template(name=f"{_TEMPLATE}-{self.names.prefix}", body=body)
+            await self.client.indices.put_index_template(name=self.template, body=body)
 
     async def create(self, alias: str, *, with_alias: bool) -> str:
         """A new physical index for an alias, empty."""

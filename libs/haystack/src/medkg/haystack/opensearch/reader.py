@@ -1,18 +1,17 @@
-"""Searching at one moment: a point in time of OpenSearch, and the vectors as they were no earlier than that.
+"""Searching at one moment: a point in time of OpenSearch, and the vectors that it can name.
 
 A point in time is one state of each shard. A document's head and its passages are in the same shard (they are routed by
 its id) and the passages were stored before the head named them, so that a state which has the head has the passages. Of
-what a search finds only the passages are taken whose write their document's head names, in the same state. The vector
-log is opened after the point in time, and forgets a write only after every point in time that may name it.
+what a search finds only the passages are taken whose write their document's head names, in the same state.
+Vectors that lie beside OpenSearch are looked up so that they fit it (:mod:`medkg.haystack.opensearch.beside`).
 """
 
 import asyncio
 import base64
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
-from typing import Any, Final
+from contextlib import asynccontextmanager
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -21,9 +20,9 @@ from opensearchpy import AsyncOpenSearch
 from opensearchpy.exceptions import NotFoundError, OpenSearchException, TransportError
 
 from medkg.contracts.document import Chunk
-from medkg.contracts.errors import ContractError
-from medkg.haystack.embedded import EmbeddedPassages, EmbeddedView
+from medkg.contracts.errors import ContractError, ResourceUnavailableError
 from medkg.haystack.opensearch import layout, queries
+from medkg.haystack.opensearch.beside import Beside, Vectors
 from medkg.haystack.opensearch.client import translated
 from medkg.haystack.opensearch.indexes import Facts, Indexes
 from medkg.haystack.stores import (
@@ -37,11 +36,11 @@ from medkg.haystack.stores import (
     Passage,
     Scored,
 )
-from medkg.haystack.vector_log import log_path, search_log
+from medkg.haystack.vectors.store import VectorStore
 
 logger = logging.getLogger(__name__)
 
-_KEEP_ALIVE: Final = "1m"  # shorter than the grace of the vector log
+_KEEP_ALIVE: Final = "1m"
 _EXPAND = 4
 _TERM_COUNTS = 256
 _decode_chunk = msgspec.json.Decoder(Chunk).decode
@@ -50,37 +49,52 @@ _decode_chunk = msgspec.json.Decoder(Chunk).decode
 class OpenSearchPassages:
     """See :class:`medkg.haystack.stores.PassageIndex`. Used on one event loop.
 
-    ``data_dir`` is where the vector log lies; without one the vectors are in OpenSearch. The client is the caller's,
-    unless this ``owns_client``: then it is closed with it.
+    ``vectors`` is where they are stored; without it they are in OpenSearch. The client is the caller's, unless this
+    ``owns_client``: then it is closed with it.
     """
 
     def __init__(
-        self, indexes: Indexes, index: str, data_dir: Path | None, *, threads: int = 4, owns_client: bool = False
+        self,
+        indexes: Indexes,
+        index: str,
+        vectors: VectorStore | None,
+        *,
+        threads: int = 4,
+        owns_client: bool = False,
     ) -> None:
         self._owns_client = owns_client
         self._indexes = indexes
         self._index = index
-        self._logs = EmbeddedPassages(data_dir, index, threads, path_of=log_path) if data_dir is not None else None
+        self._beside = Beside(vectors, threads) if vectors is not None else None
         self._leaving: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def view(self, tenant_id: str) -> AsyncIterator["OpenSearchView | None"]:
         """See :meth:`medkg.haystack.stores.PassageIndex.view`."""
         client, alias = self._indexes.client, self._indexes.names.alias(tenant_id, self._index)
+        first = await self._beside.first_look(alias, await self._facts(alias)) if self._beside is not None else None
         pit_id = await self._freeze(alias)
         if pit_id is None:
             yield None
             return
         try:
-            async with AsyncExitStack() as stack:
-                log = await stack.enter_async_context(self._logs.view(tenant_id)) if self._logs is not None else None
-                moment = Moment(client, pit_id)
-                facts, passages = await asyncio.gather(self._indexes.facts(alias), moment.visible_passages())
-                yield OpenSearchView(moment, facts, passages, log, has_log=self._logs is not None)
+            moment = Moment(client, pit_id)
+            facts, passages = await asyncio.gather(self._indexes.facts(alias), moment.visible_passages())
+            vectors: Vectors | None = None
+            if self._beside is not None and first is not None and facts is not None:
+                vectors = self._beside.second_look(alias, facts, first)
+            yield OpenSearchView(moment, facts, passages, vectors)
         finally:
             task = asyncio.create_task(_leave(client, pit_id))
             self._leaving.add(task)
             task.add_done_callback(self._leaving.discard)
+
+    async def _facts(self, alias: str) -> Facts | None:
+        try:
+            return await self._indexes.facts(alias)
+        except ResourceUnavailableError:  # an index that is being made
+            await self._indexes.wait(alias, seconds=2)
+            return await self._indexes.facts(alias)
 
     async def _freeze(self, alias: str) -> str | None:
         """A point in time of the index; None where there is none."""
@@ -102,10 +116,17 @@ class OpenSearchPassages:
         """Ends what is under way."""
         if self._leaving:
             await asyncio.wait(self._leaving)
-        if self._logs is not None:
-            await self._logs.aclose()
+        if self._beside is not None:
+            await self._beside.aclose()
         if self._owns_client:
             await self._indexes.client.close()
+
+
+class Row(NamedTuple):
+    """Something that was found, and its values of the fields that were asked for."""
+
+    score: float
+    values: list[Any]
 
 
 class Moment:
@@ -121,6 +142,14 @@ class Moment:
             answer = await self._client.search(body=body)
         found: list[dict[str, Any]] = answer["hits"]["hits"]
         return found
+
+    async def columns(self, query: queries.Query, size: int, *fields: str) -> list["Row"]:
+        """Of what a search finds these fields alone, from the columns they are kept in.
+
+        Without the stored fields, ``_id`` among them: to unpack those of 200 passages takes longer than to find them.
+        """
+        found = await self.search(query, size, stored_fields="_none_", docvalue_fields=list(fields))
+        return [Row(hit["_score"] or 0.0, [hit["fields"][field][0] for field in fields]) for hit in found]
 
     async def visible_passages(self) -> int:
         """How many passages the heads name."""
@@ -138,12 +167,10 @@ class Moment:
 class OpenSearchView:
     """See :class:`medkg.haystack.stores.PassageView`."""
 
-    def __init__(
-        self, moment: Moment, facts: Facts | None, passages: int, log: EmbeddedView | None, *, has_log: bool
-    ) -> None:
+    def __init__(self, moment: Moment, facts: Facts | None, passages: int, vectors: Vectors | None) -> None:
+        """``vectors`` are those beside OpenSearch, where they are not in it."""
         self._moment = moment
-        self._log = log
-        self._has_log = has_log
+        self._vectors = vectors
         self._visible: dict[str, str] = {}  # the write that is visible of a document; empty for none
         known = facts or Facts("", 0, "")
         self._facts = IndexFacts(known.model, known.dimension, known.sparse_model, passages)
@@ -169,15 +196,15 @@ class OpenSearchView:
         return await self._found(queries.sparse(weights, filters), k)
 
     async def dense(self, vector: NDArray[np.floating], k: int, *, filters: Filters = NO_FILTERS) -> list[Scored]:
-        if not self._facts.dimension or (self._has_log and self._log is None):
+        if not self._facts.dimension:
             return []
         if vector.shape != (self._facts.dimension,):
             raise ContractError(
                 f"searching vectors of dimension {self._facts.dimension} ({self._facts.model}) with one of shape "
                 f"{vector.shape}: is the query embedded with the model of the index?"
             )
-        if self._log is not None:
-            return await self._logged(self._log, vector, k, filters)
+        if self._vectors is not None:
+            return await self._nearest(self._vectors, vector, k, filters)
         values = vector.astype(np.float32).tolist()
         found = await self._found(None, k, lambda size: queries.dense(values, size, filters))
         return [Scored(ref, _inner_product(score)) for ref, score in found]
@@ -213,12 +240,12 @@ class OpenSearchView:
         size = limit
         while size:
             asked = query if query is not None else query_for(size) if query_for else {}
-            hits = await self._moment.search(asked, size, _source=False, docvalue_fields=["doc_id", "write_id"])
-            named = [(hit["fields"]["doc_id"][0], hit["fields"]["write_id"][0]) for hit in hits]
-            await self._look_up([doc_id for doc_id, _ in named])
+            hits = await self._moment.columns(asked, size, "doc_id", "write_id", "row")
+            await self._look_up([hit.values[0] for hit in hits])
             seen = [
-                Scored(hit["_id"], hit["_score"])
-                for hit, (doc_id, write_id) in zip(hits, named, strict=True)
+                Scored(layout.passage_id(write_id, row), hit.score)
+                for hit in hits
+                for doc_id, write_id, row in [hit.values]
                 if self._visible[doc_id] == write_id
             ]
             if len(seen) >= limit or len(hits) < size or size == MAX_K:
@@ -226,16 +253,16 @@ class OpenSearchView:
             size = min(size * _EXPAND, MAX_K)
         return []
 
-    async def _logged(self, log: EmbeddedView, vector: NDArray[np.floating], k: int, filters: Filters) -> list[Scored]:
+    async def _nearest(self, vectors: Vectors, vector: NDArray[np.floating], k: int, filters: Filters) -> list[Scored]:
         limit = max(0, min(k, MAX_K))
         size = limit
         while size:
-            hits = await log.run(search_log, vector, size, filters)
+            hits, is_all = await vectors.search(vector, size, filters)
             owners = await self._owners(sorted({hit.write_id for hit in hits}))
             seen = [
                 Scored(layout.passage_id(hit.write_id, hit.row), hit.score) for hit in hits if hit.write_id in owners
             ]
-            if len(seen) >= limit or len(hits) < size or size == MAX_K:
+            if len(seen) >= limit or is_all or size == MAX_K:
                 return seen[:limit]
             size = min(size * _EXPAND, MAX_K)
         return []
@@ -245,16 +272,14 @@ class OpenSearchView:
         if not write_ids:
             return set()
         query = {"bool": {"filter": [{"term": {"kind": layout.HEAD}}, {"terms": {"write_id": list(write_ids)}}]}}
-        found = await self._moment.search(query, len(write_ids), _source=False, docvalue_fields=["write_id"])
-        return {hit["fields"]["write_id"][0] for hit in found}
+        return {hit.values[0] for hit in await self._moment.columns(query, len(write_ids), "write_id")}
 
     async def _look_up(self, doc_ids: Sequence[str]) -> None:
         unknown = list({doc_id for doc_id in doc_ids if doc_id not in self._visible})
         if not unknown:
             return
-        fields = ["doc_id", "write_id"]
-        found = await self._moment.search(queries.heads(unknown), len(unknown), _source=False, docvalue_fields=fields)
-        heads = {hit["fields"]["doc_id"][0]: hit["fields"]["write_id"][0] for hit in found}
+        found = await self._moment.columns(queries.heads(unknown), len(unknown), "doc_id", "write_id")
+        heads = dict(hit.values for hit in found)
         self._visible |= {doc_id: heads.get(doc_id, "") for doc_id in unknown}
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -11,6 +10,7 @@ from medkg.haystack.opensearch.client import Connection, connect
 from medkg.haystack.opensearch.indexes import Indexes, Shape
 from medkg.haystack.opensearch.names import IndexNames
 from medkg.haystack.opensearch.reader import OpenSearchPassages
+from medkg.haystack.vectors.store import VectorStore
 
 
 class OpenSearchSettings(BaseSettings):
@@ -59,11 +59,11 @@ async def open_indexes(settings: OpenSearchSettings, *, knn: bool) -> AsyncItera
 
 @asynccontextmanager
 async def open_passages(
-    settings: OpenSearchSettings, index: str, data_dir: Path | None
+    settings: OpenSearchSettings, index: str, vectors: VectorStore | None
 ) -> AsyncIterator[OpenSearchPassages]:
-    """The read side of an index. ``data_dir`` holds the vectors; without one they are in OpenSearch."""
-    async with open_indexes(settings, knn=data_dir is None) as indexes:
-        passages = OpenSearchPassages(indexes, index, data_dir)
+    """The read side of an index. ``vectors`` is where vectors are; without it they are in OpenSearch."""
+    async with open_indexes(settings, knn=vectors is None) as indexes:
+        passages = OpenSearchPassages(indexes, index, vectors)
         try:
             yield passages
         finally:

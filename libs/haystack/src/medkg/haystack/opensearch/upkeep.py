@@ -1,28 +1,26 @@
 """Looking after an index in OpenSearch: does every head find its passages, what did dead writers leave, a new index."""
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from opensearchpy.exceptions import NotFoundError
 
 from medkg.contracts.errors import ResourceUnavailableError
-from medkg.haystack.inspection import problems
 from medkg.haystack.opensearch import layout, queries
 from medkg.haystack.opensearch.bulk import Action, send
 from medkg.haystack.opensearch.client import translated
 from medkg.haystack.opensearch.indexes import Indexes
+from medkg.haystack.opensearch.liveness import Heads
 from medkg.haystack.opensearch.rebuilding import copy_index
-from medkg.haystack.opensearch.writer import SWITCH_SECONDS
-from medkg.haystack.upkeep import Compaction, Findings, Rebuilding, Say, compact_store, size_of
-from medkg.haystack.vector_log import VectorLog, log_path
+from medkg.haystack.upkeep import Compaction, Findings, Rebuilding, Say
+from medkg.haystack.vectors.checking import read_contents
+from medkg.haystack.vectors.folder import VectorFolder
+from medkg.haystack.vectors.merging import LEFTOVER_SECONDS, Merger
+from medkg.haystack.vectors.store import VectorStore
 
-# a writer that is at work has stored passages that no head names yet, and gives up before these are taken away
-LEFTOVER_SECONDS: Final = 2 * SWITCH_SECONDS
 _PAGE = 1_000
 _SHOWN = 20  # problems of one kind
 
@@ -52,8 +50,8 @@ class Comparison:
     leftover: tuple[StoredWrite, ...]
 
 
-def compare(heads: Sequence[KnownHead], stored: Sequence[StoredWrite], now: float) -> Comparison:
-    """Which heads name passages that are not there, and which passages no head names, old enough to be left over."""
+def compare(heads: Sequence[KnownHead], stored: Sequence[StoredWrite], before: float) -> Comparison:
+    """Which heads name passages that are not there, and which passages from ``before`` that time no head names."""
     there = {write.write_id: write.passages for write in stored}
     named = {head.write_id for head in heads}
     broken = [
@@ -61,17 +59,26 @@ def compare(heads: Sequence[KnownHead], stored: Sequence[StoredWrite], now: floa
         for head in heads
         if there.get(head.write_id, 0) != head.passages
     ]
-    leftover = [w for w in stored if w.write_id not in named and w.written_at < now - LEFTOVER_SECONDS]
+    leftover = [w for w in stored if w.write_id not in named and w.written_at < before]
     return Comparison(tuple(broken), tuple(leftover))
 
 
 class OpenSearchUpkeep:
     """See :class:`medkg.haystack.upkeep.Upkeep`. The client is the caller's."""
 
-    def __init__(self, indexes: Indexes, index: str, data_dir: Path | None) -> None:
+    def __init__(
+        self,
+        indexes: Indexes,
+        index: str,
+        vectors: VectorStore | None,
+        *,
+        leftover_seconds: float = LEFTOVER_SECONDS,
+    ) -> None:
+        """What a writer stored and no document names is left over after ``leftover_seconds``."""
         self._indexes = indexes
         self._index = index
-        self._data_dir = data_dir
+        self._vectors = vectors
+        self._leftover_seconds = leftover_seconds
 
     async def verify(self, tenant_id: str, say: Say) -> Findings:
         """See :meth:`medkg.haystack.upkeep.Upkeep.verify`."""
@@ -79,11 +86,11 @@ class OpenSearchUpkeep:
         if await self._indexes.physical(alias) is None:
             return Findings(exists=False)
         heads, stored = await self._read(alias, say)
-        compared = compare(heads, stored, time.time())
+        compared = compare(heads, stored, time.time() - self._leftover_seconds)
         found = list(compared.broken[:_SHOWN])
         if len(compared.broken) > _SHOWN:
             found.append(f"{len(compared.broken) - _SHOWN} more documents")
-        found += await self._log_problems(tenant_id, heads, say)
+        found += await self._vector_problems(alias, heads, say)
         live = [head for head in heads if head.passages]
         return Findings(
             exists=True,
@@ -99,17 +106,23 @@ class OpenSearchUpkeep:
         if await self._indexes.physical(alias) is None:
             return Compaction()
         heads, stored = await self._read(alias, say)
-        leftover = compare(heads, stored, time.time()).leftover
+        before = time.time() - self._leftover_seconds
+        leftover = compare(heads, stored, before).leftover
         removed = sum(write.passages for write in leftover)
-        vectors = await self._leftover_vectors(tenant_id, heads)
-        path = self._log_path(tenant_id)
-        before = size_of(path) if path else 0
         if not dry_run:
             say(f"removing {removed} passages that no document names")
             await self._remove(alias, leftover)
-            if path is not None and path.exists():
-                await asyncio.to_thread(_compact_log, path, vectors, say)
-        return Compaction(removed, len(vectors), before, size_of(path) if path else 0)
+        folder = await self._folder(alias)
+        if folder is None or self._vectors is None:
+            return Compaction(removed)
+        contents = await read_contents(folder, self._vectors.cache, say)
+        named = {head.write_id for head in heads}
+        vectors = sum(1 for write_id, at in contents.written_at.items() if write_id not in named and at < before)
+        size = contents.size_bytes
+        if not dry_run:
+            say("making the FAISS segments anew")
+            size = await self._merger(alias, folder, self._vectors).compact()
+        return Compaction(removed, vectors, contents.size_bytes, size)
 
     async def rebuild(self, tenant_id: str, say: Say, *, dry_run: bool) -> Rebuilding:
         """See :meth:`medkg.haystack.upkeep.Upkeep.rebuild`."""
@@ -120,9 +133,10 @@ class OpenSearchUpkeep:
         heads, _ = await self._read(alias, say)
         if not dry_run:
             await copy_index(self._indexes, alias, physical, say)
-            path = self._log_path(tenant_id)
-            if path is not None and path.exists():
-                await asyncio.to_thread(compact_store, path, say)
+            folder = await self._folder(alias)
+            if folder is not None and self._vectors is not None:
+                say("making the FAISS segments anew")
+                await self._merger(alias, folder, self._vectors).compact()
         live = [head for head in heads if head.passages]
         return Rebuilding(len(live), sum(head.passages for head in live))
 
@@ -159,38 +173,31 @@ class OpenSearchUpkeep:
             actions = [Action("delete", hit["_id"], write.doc_id) for hit in found["hits"]["hits"]]
             await send(self._indexes.client, alias, actions, doing="removing passages")
 
-    async def _log_problems(self, tenant_id: str, heads: Sequence[KnownHead], say: Say) -> list[str]:
-        path = self._log_path(tenant_id)
-        if path is None:
+    async def _vector_problems(self, alias: str, heads: Sequence[KnownHead], say: Say) -> list[str]:
+        folder = await self._folder(alias)
+        if folder is None or self._vectors is None:
             return []
-        wanted = {head.write_id: head.doc_id for head in heads if head.passages}
-        if not path.exists():
-            return [f"{path} is missing, which holds the vectors of {len(wanted)} documents"] if wanted else []
-        say(f"reading {path}")
-        log = VectorLog(path)
-        try:
-            there = {write.write_id for write in await asyncio.to_thread(log.writes)}
-        finally:
-            log.close()
-        missing = [doc_id for write_id, doc_id in wanted.items() if write_id not in there]
-        found = [f"document {doc_id}: its vectors are not there" for doc_id in missing[:_SHOWN]]
-        return found + await asyncio.to_thread(problems, path)
+        contents = await read_contents(folder, self._vectors.cache, say)
+        missing = [head for head in heads if contents.rows.get(head.write_id, 0) != head.passages]
+        # a merge leaves out what was replaced since the heads were read
+        named = await Heads(self._indexes, alias).named([head.write_id for head in missing])
+        found = [
+            f"document {head.doc_id}: {contents.rows.get(head.write_id, 0)} of {head.passages} vectors are there"
+            for head in missing
+            if head.write_id in named
+        ]
+        return [*contents.problems[:_SHOWN], *found[:_SHOWN]]
 
-    async def _leftover_vectors(self, tenant_id: str, heads: Sequence[KnownHead]) -> list[str]:
-        path = self._log_path(tenant_id)
-        if path is None or not path.exists():
-            return []
-        named = {head.write_id for head in heads}
-        log = VectorLog(path)
-        try:
-            writes = await asyncio.to_thread(log.writes)
-        finally:
-            log.close()
-        before = time.time() - LEFTOVER_SECONDS
-        return [w.write_id for w in writes if w.write_id not in named and w.written_at < before]
+    async def _folder(self, alias: str) -> VectorFolder | None:
+        """Where the vectors of the index's model are; None where they are in OpenSearch, or it has none yet."""
+        facts = await self._indexes.facts(alias)
+        if self._vectors is None or facts is None:
+            return None
+        return self._vectors.folder(alias, facts.model, facts.dimension)
 
-    def _log_path(self, tenant_id: str) -> Path | None:
-        return log_path(self._data_dir, tenant_id, self._index) if self._data_dir is not None else None
+    def _merger(self, alias: str, folder: VectorFolder, vectors: VectorStore) -> Merger:
+        liveness = Heads(self._indexes, alias)
+        return Merger(folder, vectors.cache, liveness, leftover_seconds=self._leftover_seconds)
 
 
 @asynccontextmanager
@@ -228,13 +235,3 @@ async def _buckets(
         if "after_key" not in answer:
             return
         composite = composite | {"after": answer["after_key"]}
-
-
-def _compact_log(path: Path, write_ids: Sequence[str], say: Say) -> None:
-    log = VectorLog(path)
-    try:
-        say(f"removing the vectors of {len(write_ids)} writes that no document names")
-        log.forget(write_ids)
-    finally:
-        log.close()
-    compact_store(path, say)

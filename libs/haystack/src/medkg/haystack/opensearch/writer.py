@@ -2,10 +2,10 @@
 
 A write goes through four steps, and may be killed between any two of them:
 
-1. its vectors are stored (in the vector log, or with step 2 where OpenSearch holds them);
+1. its vectors are stored (in the blob store, or with step 2 where OpenSearch holds them);
 2. its passages are stored in OpenSearch, under ids that no other write has;
 3. the *switch*: the head of the document is written over the head that was read at the beginning, and names this write;
-4. what the former head named is removed.
+4. what the former head named is removed from OpenSearch; its vectors go with a later merge, as no head names them.
 
 Readers see of a document what its head names, at one moment (:mod:`medkg.haystack.opensearch.reader`). Before the
 switch the write is invisible in both stores, after it the former one is. Two writers of one document exclude each other
@@ -15,14 +15,11 @@ delivered again, uses them, and ``medkg index compact`` removes those that no de
 """
 
 import asyncio
-import functools
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final, ParamSpec, TypeVar
+from typing import Final
 
 from medkg.contracts.document import WriteOutcome
 from medkg.contracts.errors import MedkgError, ResourceUnavailableError
@@ -32,13 +29,12 @@ from medkg.haystack.opensearch.bulk import Action, Result, send
 from medkg.haystack.opensearch.client import translated
 from medkg.haystack.opensearch.indexes import Indexes
 from medkg.haystack.opensearch.layout import Head
-from medkg.haystack.vector_log import VectorLog, log_path
+from medkg.haystack.opensearch.liveness import Heads
+from medkg.haystack.vectors.log import VectorLog
+from medkg.haystack.vectors.store import VectorStore
 from medkg.haystack.writes import DocumentWrite, Stored, decide, deletion
 
 logger = logging.getLogger(__name__)
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 SWITCH_SECONDS: Final = 300.0  # from the first step to the switch; compaction leaves younger writes alone
 _ROUNDS = 8  # a document that eight writers got ahead of is left to a retry
@@ -60,21 +56,26 @@ class _Switch:
 class OpenSearchWriter:
     """See :class:`medkg.haystack.stores.PassageWriter`. Used on one event loop.
 
-    ``data_dir`` is where the vector log lies; without one the vectors are stored in OpenSearch. With ``wait`` a write
-    returns when searches find it, without when it is durable (searches find it within the refresh interval).
+    ``vectors`` is where vectors are stored; without it they are in OpenSearch. With ``wait`` a write returns when
+    searches find it, without when it is durable (searches find it within the refresh interval).
     """
 
     def __init__(
-        self, indexes: Indexes, index: str, data_dir: Path | None, *, segment_rows: int = 4096, wait: bool = True
+        self,
+        indexes: Indexes,
+        index: str,
+        vectors: VectorStore | None,
+        *,
+        segment_rows: int = 4096,
+        wait: bool = True,
     ) -> None:
         self._indexes = indexes
         self._index = index
-        self._data_dir = data_dir
+        self._vectors = vectors
         self._segment_rows = segment_rows
         self._refresh = "wait_for" if wait else "false"
         self._groups: dict[str, GroupCommit] = {}
         self._logs: dict[str, VectorLog] = {}
-        self._disk = ThreadPoolExecutor(2, thread_name_prefix="vector-log")
         self._merging: set[asyncio.Task[None]] = set()
 
     async def replace(self, tenant_id: str, write: DocumentWrite) -> WriteOutcome:
@@ -107,10 +108,6 @@ class OpenSearchWriter:
             await group.drain()
         if self._merging:
             await asyncio.wait(self._merging)
-        for log in self._logs.values():
-            log.close()
-        self._logs.clear()
-        await asyncio.to_thread(self._disk.shutdown)
 
     async def _commit(self, tenant_id: str, writes: Sequence[DocumentWrite]) -> list[Outcome]:
         alias = await self._indexes.alias(tenant_id, self._index)
@@ -120,14 +117,12 @@ class OpenSearchWriter:
             waiting = {doc_id: write for doc_id, write in waiting.items() if doc_id not in done}
             if not waiting:
                 break
-            done |= await self._round(tenant_id, alias, waiting, is_first=number == 0)
+            done |= await self._round(alias, waiting, is_first=number == 0)
         for doc_id in waiting.keys() - done.keys():
             done[doc_id] = ResourceUnavailableError(f"indexing document {doc_id}: other writers were always ahead")
         return [done[write.doc_id] for write in writes]
 
-    async def _round(
-        self, tenant_id: str, alias: str, writes: Mapping[str, DocumentWrite], *, is_first: bool
-    ) -> dict[str, Outcome]:
+    async def _round(self, alias: str, writes: Mapping[str, DocumentWrite], *, is_first: bool) -> dict[str, Outcome]:
         """Outcomes of those documents whose head was still the one that was read."""
         began = time.monotonic()
         heads = await self._heads(alias, list(writes))
@@ -140,7 +135,7 @@ class OpenSearchWriter:
             if outcome is WriteOutcome.SUPERSEDED:
                 done[doc_id] = outcome
                 if not is_first:  # what an earlier round stored of it
-                    await self._remove(tenant_id, alias, [(write, layout.write_id_of(write), len(write.rows))])
+                    await self._remove(alias, [(write, layout.write_id_of(write), len(write.rows))])
             elif head is not None and outcome is WriteOutcome.UNCHANGED:
                 action = layout.later_head_action(doc_id, head, write.revision)
                 switches.append(_Switch(write, head.write_id, action, outcome, None))
@@ -150,7 +145,7 @@ class OpenSearchWriter:
                 done[doc_id] = refusal
             else:
                 new.append(write)
-        stored = await self._store(tenant_id, alias, new)
+        stored = await self._store(alias, new)
         for write in new:
             error = stored.get(write.doc_id)
             if error is not None:
@@ -161,31 +156,29 @@ class OpenSearchWriter:
             switches.append(_Switch(write, write_id, action, WriteOutcome.WRITTEN, head))
         if time.monotonic() - began > SWITCH_SECONDS:
             return done  # compaction may have taken the passages for left over: they are written again
-        return done | await self._switch(tenant_id, alias, switches)
+        return done | await self._switch(alias, switches)
 
-    async def _store(self, tenant_id: str, alias: str, writes: Sequence[DocumentWrite]) -> dict[str, MedkgError]:
+    async def _store(self, alias: str, writes: Sequence[DocumentWrite]) -> dict[str, MedkgError]:
         """Vectors, then passages; the errors of the documents that could not be stored."""
         errors: dict[str, MedkgError] = {}
         identified = [(layout.write_id_of(write), write) for write in writes if write.rows]
         if not identified:
             return errors
-        if (log := self._log(tenant_id)) is not None:
-            refusals = await self._on_disk(log.put, identified)
-            errors |= {w.doc_id: r for (_, w), r in zip(identified, refusals, strict=True) if r is not None}
+        if self._vectors is not None:
+            await self._log(self._vectors, alias, identified[0][1]).put(identified)
         now_ms = time.time_ns() // 1_000_000
         actions, owners = list[Action](), list[str]()
         for write_id, write in identified:
-            if write.doc_id not in errors:
-                ours = layout.passage_actions(write, write_id, now_ms, with_vectors=self._data_dir is None)
-                actions += ours
-                owners += [write.doc_id] * len(ours)
+            ours = layout.passage_actions(write, write_id, now_ms, with_vectors=self._vectors is None)
+            actions += ours
+            owners += [write.doc_id] * len(ours)
         results = await self._send(alias, actions, "storing passages")
         for owner, result in zip(owners, results, strict=True):
             if result.error is not None:
                 errors.setdefault(owner, result.error)
         return errors
 
-    async def _switch(self, tenant_id: str, alias: str, switches: Sequence[_Switch]) -> dict[str, Outcome]:
+    async def _switch(self, alias: str, switches: Sequence[_Switch]) -> dict[str, Outcome]:
         results = await self._send(alias, [s.action for s in switches], "making documents visible", self._refresh)
         done: dict[str, Outcome] = {}
         former: list[tuple[DocumentWrite, str, int]] = []
@@ -196,14 +189,14 @@ class OpenSearchWriter:
                 done[switch.write.doc_id] = switch.outcome
                 if switch.former is not None:
                     former.append((switch.write, switch.former.write_id, switch.former.passages))
-        await self._remove(tenant_id, alias, former)
-        if (log := self._log(tenant_id)) is not None and not self._merging:
+        await self._remove(alias, former)
+        if (log := self._logs.get(alias)) is not None and not self._merging:
             task = asyncio.create_task(self._merge(log))
             self._merging.add(task)
             task.add_done_callback(self._merging.discard)
         return done
 
-    async def _remove(self, tenant_id: str, alias: str, left: Sequence[tuple[DocumentWrite, str, int]]) -> None:
+    async def _remove(self, alias: str, left: Sequence[tuple[DocumentWrite, str, int]]) -> None:
         """Takes away passages that no head names. What fails here is left to compaction: nobody sees it."""
         actions = [
             action
@@ -211,8 +204,6 @@ class OpenSearchWriter:
             for action in layout.removal_actions(write.doc_id, write_id, passages)
         ]
         await self._send(alias, actions, "removing passages that were replaced")
-        if left and (log := self._log(tenant_id)) is not None:
-            await self._on_disk(log.retire, [write_id for _, write_id, _ in left])
 
     async def _heads(self, alias: str, doc_ids: Sequence[str]) -> dict[str, Head | None]:
         docs = [{"_index": alias, "_id": layout.head_id(doc_id), "routing": doc_id} for doc_id in doc_ids]
@@ -230,19 +221,17 @@ class OpenSearchWriter:
     async def _merge(self, log: VectorLog) -> None:
         """Segments only make searches faster: a failure is told, and tried again when more has come."""
         try:
-            await self._on_disk(log.merge)
-        except ResourceUnavailableError as error:
+            await log.merge()
+        except MedkgError as error:
             logger.warning("%s; searches go on without it", error.message)
 
-    def _log(self, tenant_id: str) -> VectorLog | None:
-        """Where the tenant's vectors go; None where they go to OpenSearch."""
-        log = self._logs.get(tenant_id)
-        if log is None and self._data_dir is not None:
-            path = log_path(self._data_dir, tenant_id, self._index)
-            log = self._logs[tenant_id] = VectorLog(path, self._segment_rows)
+    def _log(self, vectors: VectorStore, alias: str, write: DocumentWrite) -> VectorLog:
+        """Where the vectors of writes go. An index holds those of one model: it was claimed for that of ``write``."""
+        folder = vectors.folder(alias, write.model, write.dimension)
+        log = self._logs.get(alias)
+        if log is None or log.folder.root != folder.root:
+            log = VectorLog(folder, vectors.cache, Heads(self._indexes, alias), self._segment_rows)
+            self._logs[alias] = log
             if len(self._logs) > _OPEN_LOGS:
-                self._disk.submit(self._logs.pop(next(iter(self._logs))).close)
+                self._logs.pop(next(iter(self._logs)))
         return log
-
-    async def _on_disk(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._disk, functools.partial(work, *args, **kwargs))

@@ -8,6 +8,7 @@ from medkg.runtime.broker.groups import Groups, group_of
 from medkg.runtime.broker.host import KafkaHost
 from medkg.runtime.broker.jobs import job_event, publish_job_event
 from medkg.runtime.broker.producer import Publisher
+from medkg.runtime.broker.reaching import reach
 from medkg.runtime.broker.reading import TopicReader
 from medkg.runtime.broker.subscription import Sink, Subscription
 
@@ -22,4 +23,5 @@ __all__ = [
     "group_of",
     "job_event",
     "publish_job_event",
+    "reach",
 ]

@@ -1,6 +1,7 @@
 """A member of a consumer group, hosted by FastStream and steered by the worker."""
 
 import asyncio
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -20,14 +21,20 @@ from medkg.runtime.settings import KafkaSettings
 
 _POLL_SECONDS = 0.5
 _SHORT_POLL_SECONDS = 0.02
-# The more records came with the last poll, the longer is waited for more: a poll costs as much as ten records, and a
-# process that was just woken works at half its speed.
-_GATHER_SECONDS_EACH, _GATHER_SECONDS = 0.000_5, 0.05
+# How long the sink may stay busy with what it has before it is given more all the same: a poll costs as much as ten
+# records, and a process that was just woken works at half its speed.
+_GATHER_SECONDS = 0.05
 _METADATA_SECONDS = 2.0
 
 
 class Sink(Protocol):
-    """Who receives the records of a subscription. All calls come on the event loop."""
+    """Who receives the records of a subscription. All calls come on the event loop.
+
+    ``wants_more`` is set while nothing waits to be worked on: more is polled for then at once, and otherwise gathered.
+    """
+
+    @property
+    def wants_more(self) -> threading.Event: ...
 
     def accept(self, records: list[Record]) -> None: ...
 
@@ -110,7 +117,7 @@ class Subscription:
         hosted = self._subscriber.consumer
         if hosted is None:
             raise ResourceUnavailableError("starting a Kafka consumer: FastStream has not made one")
-        steered = _SteeredConsumer(hosted.consumer, self._orders)
+        steered = _SteeredConsumer(hosted.consumer, self._orders, self._sink.wants_more)
         hosted.consumer = steered  # type: ignore[assignment]  # what FastStream calls of a consumer, it has
 
     def pause(self) -> None:
@@ -251,12 +258,13 @@ class _SteeredConsumer:
     attribute and offers no setting for either; goes when it does.
     """
 
-    def __init__(self, consumer: Consumer, orders: Orders) -> None:
+    def __init__(self, consumer: Consumer, orders: Orders, wants_more: threading.Event) -> None:
         self._consumer = consumer
         self._orders = orders
-        self._more = 0  # records that came together with the first one, the last time
+        self._wants_more = wants_more
 
     def consume(self, num_messages: int, timeout: float) -> list[ConfluentMessage]:
+        self._wants_more.wait(_GATHER_SECONDS)
         self._orders.obey(self._consumer)
         first = self._consumer.poll(min(timeout, _SHORT_POLL_SECONDS) if self._orders.more_to_come else timeout)
         self._orders.polled_at = time.monotonic()
@@ -264,8 +272,7 @@ class _SteeredConsumer:
             return []
         batch = [first]
         if num_messages > 1:
-            batch += self._consumer.consume(num_messages - 1, min(self._more * _GATHER_SECONDS_EACH, _GATHER_SECONDS))
-        self._more = len(batch) - 1
+            batch += self._consumer.consume(num_messages - 1, 0)
         return batch
 
     def commit(self, **how: Any) -> Any:

@@ -147,7 +147,7 @@ async def _run_once(
     seconds = guard.policy.timeout_seconds
     try:
         if not opened.is_async:
-            return await threads.run(partial(opened.stage.execute, ctx, value), seconds)
+            return await threads.run(partial(opened.stage.execute, ctx, value), seconds, ctx.tenant_id)
         running = opened.stage.execute(ctx, value)
         try:
             awaited = running.send(None)

@@ -4,6 +4,7 @@ Less is taken before a revocation is acknowledged, and more only once an assignm
 nobody in between, and the rates of all replicas never add up to more than the policy.
 """
 
+import threading
 from collections.abc import Callable
 from typing import Protocol
 
@@ -13,6 +14,9 @@ from medkg.runtime.resilience.limits import Share
 
 class Receiver(Protocol):
     """Whoever is told about partitions and records: see ``medkg.runtime.broker.Sink``."""
+
+    @property
+    def wants_more(self) -> threading.Event: ...
 
     def accept(self, records: list[Record]) -> None: ...
 
@@ -33,6 +37,7 @@ class ShareKeeper:
         self._count = count
         self._owned: set[Partition] = set()
         self.accept = receiver.accept
+        self.wants_more = receiver.wants_more
 
     def assigned(self, partitions: list[Partition]) -> None:
         self._receiver.assigned(partitions)

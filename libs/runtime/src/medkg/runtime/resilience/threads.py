@@ -14,6 +14,7 @@ at exit, which a stuck one would prevent for ever.
 import asyncio
 import ctypes
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -24,11 +25,15 @@ from typing import Any
 from prometheus_client import Counter
 
 from medkg.contracts.errors import StageTimeoutError
+from medkg.runtime.fair_queue import FairQueue
 from medkg.runtime.resilience.stopping import WorkerStopped
 
 log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 5.0  # between the first exception raised in a thread and giving it up
+# Of a thread that computes in Python the event loop gets its turn after so long, and not after 5 ms: it takes dozens of
+# turns for every document, and all that time nothing is polled, published or answered.
+_SWITCH_SECONDS = 0.000_5
 _AGAIN_SECONDS = 0.5  # the exception is raised again: code may have caught it
 
 
@@ -39,7 +44,18 @@ class Interrupted(BaseException):
 class _Task:
     """One piece of work, and who waits for it."""
 
-    __slots__ = ("begun_at", "future", "is_cancelled", "loop", "seconds", "struck_at", "thread", "timer", "work")
+    __slots__ = (
+        "begun_at",
+        "future",
+        "is_cancelled",
+        "is_handed",
+        "loop",
+        "seconds",
+        "struck_at",
+        "thread",
+        "timer",
+        "work",
+    )
 
     def __init__(self, work: Callable[[], Any], seconds: float, loop: asyncio.AbstractEventLoop) -> None:
         self.work = work
@@ -49,6 +65,7 @@ class _Task:
         self.begun_at: float | None = None
         self.struck_at: float | None = None  # when it was interrupted first
         self.is_cancelled = False
+        self.is_handed = False
         self.thread: _Thread | None = None
         self.timer: asyncio.TimerHandle | None = None
 
@@ -67,7 +84,7 @@ class _Task:
 
 
 class StageThreads:
-    """A pool of ``size`` threads. All calls come on one event loop."""
+    """A pool of ``size`` threads, for which tenants wait in turn. All calls come on one event loop."""
 
     def __init__(
         self,
@@ -82,24 +99,36 @@ class StageThreads:
         self._grace_seconds = grace_seconds
         self._counter = given_up
         self._max_given_up = max_given_up if max_given_up is not None else 4 * size
-        self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
+        self._waiting: FairQueue[_Task] = FairQueue()
+        self._tasks: SimpleQueue[_Task | None] = SimpleQueue()  # handed over, first come first served
+        self._handed = 0  # and not settled
+        # Beyond one a thread: what a thread takes next must not wait for the event loop, but keeps no turn either.
+        self._most_handed = size + max(1, size // 2)
         self._threads: set[_Thread] = set()
         self._made = 0
+        self._is_used = False
         self.given_up = 0  # and not ended since
         for _ in range(size):
             self._add()
 
-    async def run(self, work: Callable[[], Any], timeout_seconds: float) -> Any:
+    async def run(self, work: Callable[[], Any], timeout_seconds: float, tenant: str = "") -> Any:
         """What ``work`` returns. Its time counts from when a thread takes it: waiting for one is nobody's failure.
+
+        A tenant with one piece of work waits for at most one of every other tenant, beside those that threads have
+        already or will take next.
 
         Raises:
             StageTimeoutError: it took longer.
             WorkerStopped: too many threads were given up.
             BaseException: whatever ``work`` raises.
         """
+        if not self._is_used:
+            self._is_used = True
+            sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_SECONDS))
         loop = asyncio.get_running_loop()
         task = _Task(work, timeout_seconds, loop)
-        self._tasks.put(task)
+        self._waiting.push(tenant.encode(), task)
+        self._hand_over()
         task.timer = loop.call_later(timeout_seconds, self._look, task)
         try:
             return await task.future
@@ -110,6 +139,17 @@ class StageThreads:
             raise
         finally:
             task.timer.cancel()
+            if task.is_handed:
+                self._handed -= 1
+                self._hand_over()
+
+    def _hand_over(self) -> None:
+        while self._waiting and self._handed < self._most_handed:
+            task = self._waiting.pop()
+            if not task.is_cancelled:
+                task.is_handed = True
+                self._handed += 1
+                self._tasks.put(task)
 
     def close(self) -> None:
         """Let idle threads end, and interrupt the others; nothing is waited for."""

@@ -15,6 +15,8 @@ from medkg.parse.ctg.results import Results
 from medkg.parse.ctg.terms import add_terms
 
 _ELIGIBILITY = "Eligibility"
+_MAX_CONDITIONS = 32  # to filter by; the document holds all of them
+_MAX_CONDITION_CHARACTERS = 200
 
 
 def parse_study(ctx: StageContext, payload: RawPayload) -> Document:
@@ -231,6 +233,7 @@ def _metadata(study: Node) -> Metadata:
     protocol = study.get("protocolSection")
     design, status = protocol.get("designModule"), protocol.get("statusModule")
     metadata: Metadata = {
+        "conditions": "|".join(_conditions(study)),
         "phase": "/".join(design.get("phases").texts()),
         "status": status.get("overallStatus").text,
         "study_type": design.get("studyType").text,
@@ -243,6 +246,15 @@ def _metadata(study: Node) -> Metadata:
         metadata["enrollment"] = enrollment
     metadata["has_results"] = study.get("hasResults").value is True
     return {name: value for name, value in metadata.items() if value != ""}
+
+
+def _conditions(study: Node) -> list[str]:
+    """What the study is about, as it was registered and, behind that, in the terms of MeSH that it was given."""
+    registered = study.get("protocolSection", "conditionsModule", "conditions").items()
+    terms = study.get("derivedSection", "conditionBrowseModule", "meshes").items()
+    names = [*registered, *(term.get("term") for term in terms)]
+    texts = (flat(unescape(name.text)).replace("|", "/")[:_MAX_CONDITION_CHARACTERS] for name in names)
+    return list({text.casefold(): text for text in texts if text}.values())[:_MAX_CONDITIONS]
 
 
 def _filled(**attributes: str) -> dict[str, str]:

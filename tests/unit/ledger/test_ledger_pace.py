@@ -1,0 +1,21 @@
+"""The ledger rests after a batch only under load, and never for long."""
+
+import pytest
+
+from medkg.ledger.pace import rest
+
+
+@pytest.mark.parametrize(
+    ("records", "worked", "rested"),
+    [(1, 0.02, []), (99, 9.0, []), (100, 0.02, [0.02]), (5_000, 0.04, [0.04]), (5_000, 3.0, [0.05])],
+)
+async def test_a_large_batch_is_followed_by_a_rest_as_long_as_its_work(
+    records: int, worked: float, rested: list[float]
+) -> None:
+    seen: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        seen.append(seconds)
+
+    await rest(records, worked, sleep)
+    assert seen == rested
