@@ -11,7 +11,7 @@ from medkg.benchmarks.fleet import Fleet, FleetPlan, fleet
 from medkg.benchmarks.usage import Place
 
 # As the gate-router has them by default: what a tenant may have under way is what bounds how long others wait.
-PLAN = FleetPlan(page=100, tenant_documents=500)
+PLAN = FleetPlan(page=40, tenant_documents=80)
 _ALONE = 10  # documents that are timed, one after the other, on the idle and on the busy fleet
 _LIMIT_SECONDS = 120.0
 _FULL_SECONDS = 5.0  # until the large job fills what it may
@@ -25,20 +25,20 @@ async def measure_fairness(place: Place, documents: int = 100_000, cpu_ms: float
     the cores are what is short.
     """
     return {
-        "no work": await _beside(place, documents, {}),
-        "busy stage": await _beside(place, documents, {"chunk": f"uses: busy, with: {{cpu_ms: {cpu_ms}}}"}),
+        "no work": await _beside(place, "nothing", documents, {}),
+        "busy stage": await _beside(place, "busy", documents, {"chunk": f"uses: busy, with: {{cpu_ms: {cpu_ms}}}"}),
     }
 
 
-async def _beside(place: Place, documents: int, uses: Mapping[str, str]) -> dict[str, float]:
+async def _beside(place: Place, stages: str, documents: int, uses: Mapping[str, str]) -> dict[str, float]:
     async with fleet(place, replace(PLAN, uses=uses)) as at_work:
-        await _one_by_one(at_work, "warm-up")
-        idle = await _one_by_one(at_work, "idle")
-        job = await at_work.submit({"paths": [str(documents), str(PLAN.size)]}, "large")
+        await _one_by_one(at_work, f"{stages}-warm-up")
+        idle = await _one_by_one(at_work, f"{stages}-idle")
+        job = await at_work.submit({"paths": [str(documents), str(PLAN.size)]}, f"{stages}-large")
         await asyncio.sleep(_FULL_SECONDS)
-        before, begun = await at_work.completed_of("large"), time.time()
-        busy = await _one_by_one(at_work, "busy")
-        done, seconds = await at_work.completed_of("large") - before, time.time() - begun
+        before, begun = await at_work.completed_of(f"{stages}-large"), time.time()
+        busy = await _one_by_one(at_work, f"{stages}-busy")
+        done, seconds = await at_work.completed_of(f"{stages}-large") - before, time.time() - begun
         async with at_work.engine.connect() as connection:
             found = await connection.exec_driver_sql("SELECT state FROM jobs WHERE job_id = $1", (job,))
             if (state := found.scalar()) != "running":

@@ -84,7 +84,12 @@ class RuntimeSettings(BaseSettings):
     topologies_dir: Path | None = Field(None, description="Folder of the topologies; default ./topologies.")
     worker_id: str = Field(default_factory=_default_worker_id, description="Name of this process in events and logs.")
     concurrency: int = Field(16, ge=1, le=1024, description="Documents worked on at the same time.")
-    threads: int = Field(4, ge=1, le=256, description="Threads for stages that are plain functions.")
+    threads: int = Field(
+        default_factory=lambda: min(os.cpu_count() or 4, 4),
+        ge=1,
+        le=256,
+        description="Threads for stages that are plain functions; by default one for each core, 4 at most.",
+    )
     high_water: int = Field(1_000, ge=1, description="Taken records above which partitions are paused.")
     low_water: int = Field(250, ge=0, description="Taken records under which partitions are resumed.")
     high_water_bytes: int = Field(

@@ -37,7 +37,8 @@ from medkg.runtime.window import OffsetWindow
 log = logging.getLogger(__name__)
 
 _BREATH = 512  # records of all lanes together between two turns of the event loop
-# Results are gathered for as long as more are at hand: a flush costs the same for many as for one.
+# While more is at hand results are gathered, the longer the more there were the last time: a flush costs the same for
+# many as for one, and where one comes after the other nothing is won by waiting.
 _GATHER_SECONDS_EACH, _GATHER_SECONDS = 0.000_2, 0.03
 
 
@@ -296,11 +297,12 @@ class Worker:
     # publishing
 
     async def _publish_finished(self) -> None:
+        jobs: list[Job] = []
         try:
             while True:
                 await self._something_finished.wait()
                 if self._queue and not self._is_stopping:
-                    await asyncio.sleep(min(len(self._queue) * _GATHER_SECONDS_EACH, _GATHER_SECONDS))
+                    await asyncio.sleep(min(len(jobs) * _GATHER_SECONDS_EACH, _GATHER_SECONDS))
                 self._something_finished.clear()
                 jobs, self._finished = self._finished, []
                 await self._until_current()

@@ -10,12 +10,12 @@ class RouterSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="MEDKG_ROUTER_", extra="ignore")
 
     tenant_documents: int = Field(
-        500, ge=1, description="Documents of one tenant under way at once; further pages of its sources wait."
+        80, ge=1, description="Documents of one tenant under way at once; further pages of its sources wait."
     )
     tenant_parked: int = Field(
         20_000, ge=0, description="Documents of one tenant at gates that do not count as under way."
     )
-    page_documents: int = Field(100, ge=1, le=1_000, description="Documents of one page of a source.")
+    page_documents: int = Field(40, ge=1, le=1_000, description="Documents of one page of a source.")
     topic_documents: int = Field(
         1_000, ge=1, description="Documents that a topic may hold unread while gates and retries release into it."
     )

@@ -23,7 +23,7 @@ _POLL_SECONDS = 0.5
 _SHORT_POLL_SECONDS = 0.02
 # How long the sink may stay busy with what it has before it is given more all the same: a poll costs as much as ten
 # records, and a process that was just woken works at half its speed.
-_GATHER_SECONDS = 0.05
+_GATHER_SECONDS = 0.01
 _METADATA_SECONDS = 2.0
 
 

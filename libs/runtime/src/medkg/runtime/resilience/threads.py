@@ -34,6 +34,7 @@ GRACE_SECONDS = 5.0  # between the first exception raised in a thread and giving
 # Of a thread that computes in Python the event loop gets its turn after so long, and not after 5 ms: it takes dozens of
 # turns for every document, and all that time nothing is polled, published or answered.
 _SWITCH_SECONDS = 0.000_5
+_SLOW_SECONDS = 0.005  # beside it the time until the event loop hands over the next work is little
 _AGAIN_SECONDS = 0.5  # the exception is raised again: code may have caught it
 
 
@@ -102,8 +103,8 @@ class StageThreads:
         self._waiting: FairQueue[_Task] = FairQueue()
         self._tasks: SimpleQueue[_Task | None] = SimpleQueue()  # handed over, first come first served
         self._handed = 0  # and not settled
-        # Beyond one a thread: what a thread takes next must not wait for the event loop, but keeps no turn either.
-        self._most_handed = size + max(1, size // 2)
+        self._size = size
+        self._is_slow = False  # the last work took long
         self._threads: set[_Thread] = set()
         self._made = 0
         self._is_used = False
@@ -141,10 +142,13 @@ class StageThreads:
             task.timer.cancel()
             if task.is_handed:
                 self._handed -= 1
+                self._is_slow = task.begun_at is not None and time.monotonic() - task.begun_at > _SLOW_SECONDS
                 self._hand_over()
 
     def _hand_over(self) -> None:
-        while self._waiting and self._handed < self._most_handed:
+        # Work that is soon done is handed over ahead, so that no thread waits for the event loop: it has had its turn.
+        ahead = 0 if self._is_slow else max(1, self._size // 2)
+        while self._waiting and self._handed < self._size + ahead:
             task = self._waiting.pop()
             if not task.is_cancelled:
                 task.is_handed = True
