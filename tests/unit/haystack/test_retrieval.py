@@ -24,7 +24,8 @@ from medkg.haystack.passage_database import store_path
 from medkg.haystack.passage_reader import PassageReader
 from medkg.haystack.passage_store import PassageStore
 from medkg.haystack.retrieval import HybridSearch
-from medkg.haystack.segments import Segment, build_segment, plan_merge, read_manifest, segment_folder
+from medkg.haystack.segments import Segment, build_segment, read_manifest, segment_folder
+from medkg.haystack.vectors.manifest import plan_merge
 from medkg.haystack.writes import prepare
 
 EMBEDDER = HashingEmbedder(64)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from medkg.haystack.embedding import Matrix
 from medkg.haystack.graphs import SegmentKind, build, search
+from medkg.haystack.vectors.manifest import plan_merge
 
 TAIL_ROWS: Final = 4096  # a longer tail is worth a segment; searching one of this length takes about a millisecond
 _MAX_SEGMENT_BYTES = 512 * 1024 * 1024  # of vectors: bounds the memory of a merge
@@ -85,19 +86,6 @@ def read_manifest(folder: Path, store_id: str) -> Manifest | None:
     except (OSError, msgspec.DecodeError):
         return None
     return manifest if manifest.store_id == store_id else None
-
-
-def plan_merge(segments: tuple[Segment, ...], tail_rows: int, max_rows: int) -> tuple[Segment, ...]:
-    """Which segments stay as they are when the tail becomes a segment; the others become one with it.
-
-    The last segment is taken in while it is at most twice as long as what follows it: lengths fall geometrically, so
-    that there are few of them, and each vector is written again only a logarithmic number of times.
-    """
-    kept = list(segments)
-    merged = tail_rows
-    while kept and kept[-1].rows <= 2 * merged and kept[-1].rows + merged <= max_rows:
-        merged += kept.pop().rows
-    return tuple(kept)
 
 
 def build_segment(store: Path, min_tail_rows: int = TAIL_ROWS, *, whole: bool = False) -> bool:

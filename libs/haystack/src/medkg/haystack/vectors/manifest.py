@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -13,6 +13,16 @@ MAX_DELTAS: Final = 256  # a reader that begins fetches them one by one: more ar
 MAX_SEGMENT_BYTES: Final = 512 * 1024 * 1024  # of vectors: bounds the memory of a merge
 _DELTA = re.compile(r"([0-9]{13})-([0-9]{1,9})-([0-9a-f]{64})")
 _NAME = r"[0-9a-f]{16}"
+
+
+class HasRows(Protocol):
+    """A segment, whoever keeps it."""
+
+    @property
+    def rows(self) -> int: ...
+
+
+S = TypeVar("S", bound=HasRows)
 
 
 class Segment(msgspec.Struct, frozen=True):
@@ -100,7 +110,7 @@ def is_due(deltas: Sequence[DeltaName], segment_rows: int) -> bool:
     return len(deltas) >= MAX_DELTAS or sum(delta.rows for delta in deltas) >= segment_rows
 
 
-def plan_merge(segments: tuple[Segment, ...], tail_rows: int, max_rows: int) -> tuple[Segment, ...]:
+def plan_merge(segments: tuple[S, ...], tail_rows: int, max_rows: int) -> tuple[S, ...]:
     """Which segments stay as they are when the tail becomes a segment; the others become one with it.
 
     The last segment is taken in while it is at most twice as long as what follows it: lengths fall geometrically, so
