@@ -19,7 +19,8 @@ from medkg.haystack.retrieval import HybridSearch
 from medkg.ledger.app import SERVICE as LEDGER
 from medkg.local.embedded_broker import embedded_broker
 from medkg.runtime.broker import publish_job_event
-from medkg.runtime.service import RunningService, Service, ServiceHost, running, stage_service
+from medkg.runtime.service import Service, ServiceHost, stage_service
+from medkg.runtime.serving import RunningService, running
 from medkg.runtime.settings import KafkaSettings, RuntimeSettings
 from medkg.storage.engine import Engine, migrate, open_engine
 from medkg.storage.graph_reader import GraphReader

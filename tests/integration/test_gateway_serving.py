@@ -18,7 +18,8 @@ from medkg.contracts.errors import ConfigurationError, ResourceUnavailableError
 from medkg.contracts.ids import job_id_of
 from medkg.gateway.app import serving_gateway
 from medkg.local.embedded_broker import embedded_broker
-from medkg.runtime.service import ServiceHost, running
+from medkg.runtime.service import ServiceHost
+from medkg.runtime.serving import running
 from medkg.runtime.settings import KafkaSettings, RuntimeSettings
 from medkg.storage.engine import migrate, open_engine
 from medkg.storage.ledger_projection import project

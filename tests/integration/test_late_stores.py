@@ -24,7 +24,8 @@ from medkg.ledger.app import SERVICE as LEDGER
 from medkg.local.embedded_broker import embedded_broker
 from medkg.local.embedded_postgres import embedded_postgres
 from medkg.runtime.exits import Exit
-from medkg.runtime.service import Service, run_until_stopped, stage_service
+from medkg.runtime.service import Service, stage_service
+from medkg.runtime.serving import run_until_stopped
 from medkg.runtime.settings import KafkaSettings, RuntimeSettings
 from medkg.storage.engine import open_engine, prepare
 

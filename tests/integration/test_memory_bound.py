@@ -23,7 +23,7 @@ from medkg.runtime.blobs import open_blobs
 from medkg.runtime.broker import Publisher, ensure_topics
 from medkg.runtime.broker.reading import TopicReader
 from medkg.runtime.pinned_topologies import PinnedTopologies
-from medkg.runtime.service import ALL_TOPICS, COMPACTED_TOPICS
+from medkg.runtime.serving import ALL_TOPICS, COMPACTED_TOPICS
 from medkg.runtime.settings import KafkaSettings
 
 MIB = 1 << 20

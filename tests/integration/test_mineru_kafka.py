@@ -21,7 +21,7 @@ from medkg.contracts.pdf import PdfRequested
 from medkg.local.embedded_broker import embedded_broker
 from medkg.mineru.app import SERVICE, form_of
 from medkg.mineru.settings import MineruSettings
-from medkg.runtime.service import liveness, running
+from medkg.runtime.serving import liveness, running
 from medkg.runtime.settings import KafkaSettings, RuntimeSettings
 from medkg.storage.engine import migrate, open_engine
 from medkg.storage.parsed_files import Wanted, find_parsed, want

@@ -25,7 +25,7 @@ from tests.integration.stores_kit import (
 from medkg.contracts.document import WriteOutcome
 from medkg.contracts.errors import ConfigurationError, ContractError, PipelineConfigError
 from medkg.haystack.hashing import HashingEmbedder
-from medkg.haystack.stores import NO_FILTERS, FieldWeights, Filters, PassageView
+from medkg.haystack.stores import NO_FILTERS, FieldWeights, Filters, PassageView, TermCounts
 from medkg.haystack.writes import Stored
 
 WRITTEN, UNCHANGED, SUPERSEDED = WriteOutcome.WRITTEN, WriteOutcome.UNCHANGED, WriteOutcome.SUPERSEDED
@@ -76,7 +76,7 @@ async def test_a_document_is_found_by_words_terms_and_vectors_with_everything_it
     assert await stores.writer.replace(TENANT, write) is WRITTEN
     async with stores.index.view(TENANT) as view:
         assert view is not None
-        assert (view.facts.model, view.facts.dimension, view.facts.passages) == (write.model, 64, 2)
+        assert (view.facts.model, view.facts.dimension) == (write.model, 64)
         alone, shared = (write.rows[0].postings[n][0] for n in (1, 2))
         for leg in (
             await view.lexical("budesonide", 10),
@@ -89,7 +89,7 @@ async def test_a_document_is_found_by_words_terms_and_vectors_with_everything_it
             assert found.chunk.metadata == {"source": "files", "source_id": "D1"}
             assert found.chunk.provenance is not None
             assert found.generation == write.generation
-        assert await view.term_counts([shared, alone, "zebra"]) == {shared: 2, alone: 1}
+        assert await view.term_counts([shared, alone, "zebra"]) == TermCounts(2, {shared: 2, alone: 1})
 
 
 async def test_scores_are_dot_products_of_terms_and_of_vectors(stores: Stores) -> None:
@@ -294,7 +294,7 @@ async def test_nothing_is_found_by_nothing(stores: Stores) -> None:
         assert await view.sparse({}, 10) == await view.sparse({"word": -1.0, "": 1.0}, 10) == []
         assert await view.lexical("word", 0) == await view.dense(vector_of("word"), 0) == []
         assert await view.passages([]) == await view.passages(["'; DROP", "999999999999999999999999"]) == {}
-        assert await view.term_counts([]) == {}
+        assert await view.term_counts([]) == TermCounts(1, {})
 
 
 HOSTILE = st.one_of(

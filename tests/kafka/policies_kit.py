@@ -18,7 +18,8 @@ from medkg.contracts.stages import StageType
 from medkg.contracts.topology import Topology
 from medkg.runtime import service as service_module
 from medkg.runtime.outcome import request_message
-from medkg.runtime.service import RunningService, ServiceHost, running, stage_service
+from medkg.runtime.service import ServiceHost, stage_service
+from medkg.runtime.serving import RunningService, running
 from medkg.runtime.settings import KafkaSettings, RuntimeSettings
 
 TOPIC = StageType.PARSE.topic

@@ -32,7 +32,7 @@ from tests.servers.tied import start_tied
 from medkg.contracts.messages import REQUEST_DECODER
 from medkg.mineru.app import SERVICE as MINERU
 from medkg.runtime.broker import publish_job_event
-from medkg.runtime.service import running
+from medkg.runtime.serving import running
 from medkg.runtime.settings import RuntimeSettings
 from medkg.storage.engine import Engine, migrate
 

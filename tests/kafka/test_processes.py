@@ -18,7 +18,7 @@ from tests.servers.tied import start_tied
 
 from medkg.haystack.retrieval import HybridSearch
 from medkg.runtime.broker import publish_job_event
-from medkg.runtime.service import running
+from medkg.runtime.serving import running
 from medkg.runtime.settings import RuntimeSettings
 from medkg.storage.engine import Engine, migrate, open_engine
 from medkg.storage.graph_reader import GraphReader

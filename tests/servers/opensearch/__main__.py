@@ -20,7 +20,7 @@ def main() -> int:
             print(f"OpenSearch is in {found}")
             return 0
         asked = listen_for_interrupt()
-        with OpenSearchServer(found) as server:
+        with OpenSearchServer(found, lasts=True) as server:
             print(f"OpenSearch listens at {server.start(arguments.port)}; Ctrl-C stops it", flush=True)
             wait_for_interrupt(asked, server.is_running)
     except (OpenSearchUnavailable, OpenSearchFailed) as error:

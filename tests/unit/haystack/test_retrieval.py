@@ -385,7 +385,7 @@ def test_a_moment_counts_the_passages_that_it_sees_whoever_wrote_them(tmp_path: 
     with reader.snapshot() as before:
         write(tmp_path, "sepsis", TEXTS["sepsis"], TEXTS["diabetes"])
         with reader.snapshot() as after:
-            assert (before.facts.passages, after.facts.passages) == (1, 3)
+            assert (before.passages, after.passages) == (1, 3)
     with reader.snapshot() as first, reader.snapshot() as second:  # both connections, again
-        assert (first.facts.passages, second.facts.passages) == (3, 3)
+        assert (first.passages, second.passages) == (3, 3)
     reader.close()

@@ -31,6 +31,7 @@ from medkg.haystack.stores import (
     Passage,
     PassageView,
     Scored,
+    TermCounts,
 )
 
 EMBEDDER = HashingEmbedder(64)
@@ -46,7 +47,7 @@ def passage(number: int, *, document: int | None = None, text: str = "") -> Pass
 class FakeView:
     """Passages 0 to 29, three of each document; each leg ranks them by a rule of its own, or fails as it is told."""
 
-    facts: IndexFacts = field(default_factory=lambda: IndexFacts(EMBEDDER.model, 64, IMPACTS, 30))
+    facts: IndexFacts = field(default_factory=lambda: IndexFacts(EMBEDDER.model, 64, IMPACTS))
     failures: Mapping[str, Exception] = field(default_factory=dict)
     late: frozenset[str] = frozenset()
     asked: list[Filters] = field(default_factory=list)
@@ -66,8 +67,8 @@ class FakeView:
     ) -> list[Scored]:
         return await self._ranked("bm25", 1, k, filters)
 
-    async def term_counts(self, terms: Sequence[str]) -> dict[str, int]:
-        return dict.fromkeys(terms, 1)
+    async def term_counts(self, terms: Sequence[str]) -> TermCounts:
+        return TermCounts(30, dict.fromkeys(terms, 1))
 
     async def sparse(self, weights: Mapping[str, float], k: int, *, filters: Filters = NO_FILTERS) -> list[Scored]:
         return await self._ranked("sparse", 7, k, filters)
@@ -157,7 +158,7 @@ async def test_a_bug_in_a_leg_is_not_swallowed() -> None:
 
 
 async def test_an_index_of_a_model_that_nobody_here_has_says_which() -> None:
-    facts = IndexFacts("openai:qwen3/64", 64, "splade:abc", 30)
+    facts = IndexFacts("openai:qwen3/64", 64, "splade:abc")
     answer = await retriever(FakeView(facts=facts)).search("acme", "q")
     assert answer.legs_missing == ("dense", "sparse")
     assert "openai:qwen3/64" in answer.missing["dense"]

@@ -26,9 +26,7 @@ from medkg.haystack.expansion import ImpactsExpander, expanders_of
 from medkg.haystack.impacts import IMPACTS, impacts
 from medkg.haystack.splade import OnnxSplade, ServedSplade, SpladeSettings, splade_weights, top_terms
 from medkg.haystack.splade_words import PassageSplade
-from medkg.haystack.stores import IndexFacts
-
-FACTS = IndexFacts("m", 4, "s", 10)
+from medkg.haystack.stores import TermCounts
 
 
 class Driver:
@@ -84,7 +82,7 @@ async def test_a_model_of_this_process_expands_passages_and_queries_alike() -> N
     folder = model_folder("minilm")  # no language model: its states stand for logits over 384 terms
     splade = OnnxSplade(SpladeSettings(folder, 32, on_gpu=False))
     (passage,) = await splade.expand(["Aspirin prevents infarction."], [""])
-    query = await splade.expand_query("Aspirin prevents infarction.", FACTS, {})
+    query = await splade.expand_query("Aspirin prevents infarction.", TermCounts(10, {}))
     assert dict(zip(passage.terms, passage.weights, strict=True)) == query
     assert query
     assert all(weight > 0 for weight in query.values())
@@ -98,7 +96,7 @@ async def test_where_only_passages_are_expanded_a_question_weighs_its_own_word_p
     both = PassageSplade(folder, 32, OnnxSplade(SpladeSettings(folder, 32, on_gpu=False)))
     assert both.query_terms("Aspirin, aspirin prevents infarction") == ["as", "##pi", "##rin", ",", "prevents", "in",
                                                                         "##far", "##ction"]  # fmt: skip
-    weights = await both.expand_query("", FACTS, {"##rin": 1, "in": 9})
+    weights = await both.expand_query("", TermCounts(10, {"##rin": 1, "in": 9}))
     assert weights["##rin"] > weights["in"] > 0
     assert len(await both.expand(["Aspirin."], ["T"])) == 1
     questions_only = PassageSplade(folder, 32)
@@ -179,7 +177,7 @@ async def test_a_batch_that_does_not_fit_into_the_gpu_of_the_server_is_halved_on
 async def test_impacts_weigh_a_rare_term_of_the_query_more() -> None:
     expander = ImpactsExpander()
     assert (expander.model, expander.query_terms("the asthma trials")) == (IMPACTS, ["asthma", "trial"])
-    weights = await expander.expand_query("", FACTS, {"asthma": 1, "trial": 9})
+    weights = await expander.expand_query("", TermCounts(10, {"asthma": 1, "trial": 9}))
     assert weights["asthma"] > weights["trial"] > 0
     assert await expander.expand(["Asthma."], ["T"]) == [impacts("Asthma.", "T")]
 

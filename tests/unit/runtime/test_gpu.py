@@ -23,8 +23,8 @@ from medkg.contracts.stages import StageType
 from medkg.runtime.blobs import open_blobs
 from medkg.runtime.exits import Exit
 from medkg.runtime.gpu import check_gpu, cuda_devices
+from medkg.runtime.process import run_process
 from medkg.runtime.registry import OpenStages
-from medkg.runtime.service import run_process
 
 
 @pytest.fixture(autouse=True)

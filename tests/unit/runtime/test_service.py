@@ -17,20 +17,13 @@ from medkg.contracts.cloudevents import Message
 from medkg.contracts.errors import ConfigurationError, ContractError, ResourceUnavailableError
 from medkg.contracts.messages import DeadLetter
 from medkg.contracts.stages import StageType
-from medkg.runtime import service as service_module
+from medkg.runtime import process as process_module
 from medkg.runtime.blobs import open_blobs
 from medkg.runtime.metrics import Metrics
+from medkg.runtime.process import run
 from medkg.runtime.records import Record
-from medkg.runtime.service import (
-    ALL_TOPICS,
-    HandleBatch,
-    RunningService,
-    ServiceHost,
-    batch_service,
-    liveness,
-    run,
-    stage_service,
-)
+from medkg.runtime.service import HandleBatch, ServiceHost, batch_service, stage_service
+from medkg.runtime.serving import ALL_TOPICS, RunningService, liveness
 from medkg.runtime.settings import KafkaSettings, RuntimeSettings
 from medkg.runtime.topologies import PinnedTopologies, TopologyLoader
 
@@ -144,7 +137,7 @@ def test_alive_means_progress(worker: FakeWorker, subscription: FakeSubscription
 def test_the_main_coroutine_runs_with_and_without_uvloop(monkeypatch: pytest.MonkeyPatch, with_uvloop: bool) -> None:
     if not with_uvloop:
         monkeypatch.setitem(__import__("sys").modules, "uvloop", None)
-    monkeypatch.setattr(service_module, "gc", cast(Any, type("Quiet", (), {"freeze": int, "set_threshold": print})))
+    monkeypatch.setattr(process_module, "gc", cast(Any, type("Quiet", (), {"freeze": int, "set_threshold": print})))
 
     async def main() -> int:
         await asyncio.sleep(0)
@@ -160,10 +153,10 @@ def test_a_fleet_that_cannot_start_exits_with_two_and_says_why(
         raise ResourceUnavailableError("reaching Kafka at nowhere: refused")
 
     monkeypatch.setattr("sys.argv", ["medkg-chunk"])
-    monkeypatch.setattr(service_module, "run_until_stopped", cannot)
-    monkeypatch.setattr(service_module, "configure_logging", lambda settings: None)
-    monkeypatch.setattr(service_module, "gc", cast(Any, type("Quiet", (), {"freeze": int, "set_threshold": print})))
+    monkeypatch.setattr(process_module, "run_until_stopped", cannot)
+    monkeypatch.setattr(process_module, "configure_logging", lambda settings: None)
+    monkeypatch.setattr(process_module, "gc", cast(Any, type("Quiet", (), {"freeze": int, "set_threshold": print})))
     with pytest.raises(SystemExit) as caught:
-        service_module.serve(StageType.CHUNK)
+        process_module.serve(StageType.CHUNK)
     assert caught.value.code == 2
     assert "reaching Kafka at nowhere" in caplog.text

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from medkg.contracts.stages import StageType
-from medkg.runtime import service as service_module
+from medkg.runtime import serving as serving_module
 from medkg.runtime.exits import Exit
 from medkg.runtime.resilience.stopping import WorkerStopped
-from medkg.runtime.service import RunningService, readiness, run_until_stopped, stage_service
+from medkg.runtime.service import stage_service
+from medkg.runtime.serving import RunningService, readiness, run_until_stopped
 from medkg.runtime.settings import KafkaSettings, RuntimeSettings
 
 FULL = WorkerStopped("chunk stops: 101 documents in a row have failed")
@@ -43,7 +44,7 @@ async def test_the_exit_code_says_why(
             signal.raise_signal(signal.SIGTERM)
         yield None, [at_work(failure)]
 
-    monkeypatch.setattr(service_module, "running", running)
+    monkeypatch.setattr(serving_module, "running", running)
     settings = RuntimeSettings(http_port=-1)
     assert await run_until_stopped([stage_service(StageType.CHUNK)], settings, KafkaSettings()) == code
 

@@ -31,6 +31,7 @@ from medkg.haystack.stores import (
     IndexFacts,
     Passage,
     Scored,
+    TermCounts,
 )
 
 _OPEN_STORES: Final = 64  # tenants whose vectors stay in memory
@@ -112,7 +113,7 @@ class EmbeddedView:
     ) -> list[Scored]:
         return await self.run(_lexical, query, _bounded(k), filters, weights)
 
-    async def term_counts(self, terms: Sequence[str]) -> dict[str, int]:
+    async def term_counts(self, terms: Sequence[str]) -> TermCounts:
         return await self.run(_term_counts, list(dict.fromkeys(terms)))
 
     async def sparse(self, weights: Mapping[str, float], k: int, *, filters: Filters = NO_FILTERS) -> list[Scored]:
@@ -155,8 +156,8 @@ def _lexical(moment: Snapshot, query: str, k: int, filters: Filters, weights: Fi
     return _scored(search_lexical(moment.connection, query, k, filters, weights))
 
 
-def _term_counts(moment: Snapshot, terms: list[str]) -> dict[str, int]:
-    return term_counts(moment.connection, terms)
+def _term_counts(moment: Snapshot, terms: list[str]) -> TermCounts:
+    return TermCounts(moment.passages, term_counts(moment.connection, terms))
 
 
 def _sparse(moment: Snapshot, weights: dict[str, float], k: int, filters: Filters) -> list[Scored]:

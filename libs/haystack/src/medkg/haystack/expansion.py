@@ -1,13 +1,12 @@
 """Sparse expanders: term weights of passages when they are indexed, and of a query when it comes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from medkg.contracts.document import SparseVector
 from medkg.haystack.impacts import IMPACTS, impacts, query_weight, terms_of
-from medkg.haystack.stores import IndexFacts
+from medkg.haystack.stores import TermCounts
 
-TermCounts = Callable[[Sequence[str]], "Mapping[str, int]"]
 MAX_QUERY_TERMS = 64
 
 
@@ -30,7 +29,7 @@ class SparseExpander(Protocol):
         """The terms whose frequency in the index :meth:`expand_query` wants to know; none for a learned model."""
         ...
 
-    async def expand_query(self, query: str, facts: IndexFacts, counts: Mapping[str, int]) -> dict[str, float]:
+    async def expand_query(self, query: str, counts: TermCounts) -> dict[str, float]:
         """The term weights of a query. Raises what :meth:`expand` raises."""
         ...
 
@@ -49,8 +48,8 @@ class ImpactsExpander:
     def query_terms(self, query: str) -> list[str]:
         return list(dict.fromkeys(terms_of(query)))[:MAX_QUERY_TERMS]
 
-    async def expand_query(self, query: str, facts: IndexFacts, counts: Mapping[str, int]) -> dict[str, float]:
-        return {term: query_weight(facts.passages, count) for term, count in counts.items()}
+    async def expand_query(self, query: str, counts: TermCounts) -> dict[str, float]:
+        return {term: query_weight(counts.passages, count) for term, count in counts.by_term.items()}
 
 
 ExpanderOf = Callable[[str], SparseExpander | None]

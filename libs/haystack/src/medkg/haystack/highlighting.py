@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from functools import lru_cache
+from itertools import islice
 from typing import Final
 
 from medkg.haystack.terms import MAX_TERM, STOP_WORDS, stem
@@ -22,13 +23,11 @@ def highlights(text: str, query: str) -> tuple[Span, ...]:
     wanted = set(list(dict.fromkeys(_stems(query)))[:_MAX_QUERY_WORDS])
     if not wanted:
         return ()
-    spans: list[Span] = []
-    for match in _WORD.finditer(text):
-        if _folded_stem(match.group()[:MAX_TERM]) in wanted:
-            spans.append(match.span())
-            if len(spans) == MAX_HIGHLIGHTS:
-                break
-    return tuple(spans)
+    answering = {word for word in set(_WORD.findall(text)) if _folded_stem(word[:MAX_TERM]) in wanted}
+    if not answering:
+        return ()
+    found = (match.span() for match in _WORD.finditer(text) if match.group() in answering)
+    return tuple(islice(found, MAX_HIGHLIGHTS))
 
 
 def _stems(query: str) -> list[str]:

@@ -9,13 +9,14 @@ from medkg.haystack.embedding import TextKind
 from medkg.haystack.expansion import ExpanderOf, known_expander
 from medkg.haystack.hashing import MODEL_PREFIX, HashingEmbedder
 from medkg.haystack.models import EmbedderOf
-from medkg.haystack.stores import NO_FILTERS, FieldWeights, Filters, PassageView, Scored
+from medkg.haystack.stores import NO_FILTERS, FieldWeights, Filters, PassageView, Scored, TermCounts
 
 LEXICAL: Final = "bm25"
 SPARSE: Final = "sparse"
 DENSE: Final = "dense"
 LEGS: Final = (LEXICAL, DENSE, SPARSE)
 
+_NOTHING_COUNTED: Final = TermCounts(0, MappingProxyType({}))
 _HASHING_WEIGHT: Final = 0.01  # hashed words are a blurred BM25: they fill up the list and do not reorder it
 
 
@@ -78,8 +79,8 @@ async def sparse_leg(view: PassageView, question: Question, models: Models) -> l
     if expander is None:
         raise LegMissing(f"no expander for the index's term weights {model} is configured here")
     terms = expander.query_terms(question.text)
-    counts = await view.term_counts(terms) if terms else {}
-    weights = await expander.expand_query(question.text, view.facts, counts)
+    counts = await view.term_counts(terms) if terms else _NOTHING_COUNTED
+    weights = await expander.expand_query(question.text, counts)
     return await view.sparse(weights, question.depth, filters=question.filters) if weights else []
 
 

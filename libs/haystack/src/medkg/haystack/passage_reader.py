@@ -58,8 +58,8 @@ class PassageReader:
                 stored = dict(connection.execute("SELECT key, value FROM store"))
                 model, dimension = stored.get("model", ""), int(stored.get("dimension", "0"))
                 if indexed == [model, dimension]:
-                    facts = IndexFacts(model, dimension, stored.get("sparse_model", ""), opened.count_passages())
-                    yield Snapshot(connection, facts, dense, view)
+                    facts = IndexFacts(model, dimension, stored.get("sparse_model", ""))
+                    yield Snapshot(opened, facts, dense, view)
                     return
             self._dense = (model, dimension, DenseIndex(self._path, stored["store_id"], dimension))
 
@@ -117,13 +117,17 @@ class _Open:
 class Snapshot:
     """One moment of a store. Not for two threads at once."""
 
-    def __init__(
-        self, connection: sqlite3.Connection, facts: IndexFacts, dense: DenseIndex | None, view: DenseView | None
-    ) -> None:
-        self.connection = connection
+    def __init__(self, opened: "_Open", facts: IndexFacts, dense: DenseIndex | None, view: DenseView | None) -> None:
+        self._opened = opened
+        self.connection = opened.connection
         self.facts = facts
         self._dense = dense
         self._view = view
+
+    @property
+    def passages(self) -> int:
+        """How many there are."""
+        return self._opened.count_passages()
 
     def dense(
         self, vector: NDArray[np.floating], limit: int, allowed: NDArray[np.int64] | None = None

@@ -9,7 +9,7 @@ import hashlib
 import importlib
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -30,7 +30,7 @@ from medkg.contracts.errors import (
 from medkg.contracts.gpu import halving_async
 from medkg.haystack.gpu import require_gpu
 from medkg.haystack.openai import is_out_of_memory
-from medkg.haystack.stores import IndexFacts
+from medkg.haystack.stores import TermCounts
 
 MAX_TERMS: Final = 512  # of a passage; the heaviest are kept
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -52,7 +52,7 @@ class LearnedExpander:
     def query_terms(self, query: str) -> list[str]:
         return []
 
-    async def expand_query(self, query: str, facts: IndexFacts, counts: Mapping[str, int]) -> dict[str, float]:
+    async def expand_query(self, query: str, counts: TermCounts) -> dict[str, float]:
         (vector,) = await self._weigh([query])
         return dict(zip(vector.terms, vector.weights, strict=True))
 

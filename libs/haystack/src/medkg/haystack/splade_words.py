@@ -5,7 +5,7 @@ piece of a question weighs what its rarity in the index says, as in BM25. For mo
 """
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from medkg.contracts.errors import ConfigurationError
 from medkg.haystack.expansion import MAX_QUERY_TERMS
 from medkg.haystack.impacts import query_weight
 from medkg.haystack.splade import OnnxSplade, splade_revision
-from medkg.haystack.stores import IndexFacts
+from medkg.haystack.stores import TermCounts
 
 
 class PassageSplade:
@@ -47,6 +47,6 @@ class PassageSplade:
         encoding = self._tokenizer.encode(query, add_special_tokens=False)
         return list(dict.fromkeys(encoding.tokens))[:MAX_QUERY_TERMS]
 
-    async def expand_query(self, query: str, facts: IndexFacts, counts: Mapping[str, int]) -> dict[str, float]:
+    async def expand_query(self, query: str, counts: TermCounts) -> dict[str, float]:
         """Weights by rarity; a piece that no passage has a weight for is left out."""
-        return {term: query_weight(facts.passages, count) for term, count in counts.items()}
+        return {term: query_weight(counts.passages, count) for term, count in counts.by_term.items()}

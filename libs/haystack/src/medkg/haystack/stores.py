@@ -75,7 +75,14 @@ class IndexFacts:
     model: str
     dimension: int
     sparse_model: str
+
+
+@dataclass(frozen=True, slots=True)
+class TermCounts:
+    """``by_term``: in how many of an index's ``passages`` a term has a weight, for the terms that are in any."""
+
     passages: int
+    by_term: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +109,8 @@ class PassageView(Protocol):
         """BM25 over title, section and text; any text is a valid query, and none of it is read as syntax."""
         ...
 
-    async def term_counts(self, terms: Sequence[str]) -> dict[str, int]:
-        """In how many passages a term has a weight, for the terms that are in any (about, in a large index)."""
+    async def term_counts(self, terms: Sequence[str]) -> TermCounts:
+        """How frequent terms are (about, in a large index)."""
         ...
 
     async def sparse(self, weights: Mapping[str, float], k: int, *, filters: Filters = NO_FILTERS) -> list[Scored]:

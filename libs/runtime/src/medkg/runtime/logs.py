@@ -44,7 +44,7 @@ def configure_logging(settings: RuntimeSettings, *, file: Path | None = None) ->
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level.upper())
-    for chatty in ("httpx", "httpcore", "uvicorn.access", "faststream"):
+    for chatty in ("httpx", "httpcore", "uvicorn.access", "faststream", "opensearch"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 

@@ -20,7 +20,7 @@ from medkg.http.fetching import Fetcher
 from medkg.http.network import Resolve, resolve
 from medkg.http.politeness import Politeness, user_agent
 from medkg.http.transport import CheckedTransport
-from medkg.runtime.service import serve
+from medkg.runtime.process import serve
 from medkg.runtime.settings import from_environment
 
 

@@ -53,6 +53,6 @@ REGISTRY = StageImplementation(
 
 def main() -> None:
     """Entry point of ``medkg-extract`` and ``python -m medkg.extract``."""
-    from medkg.runtime.service import serve
+    from medkg.runtime.process import serve
 
     serve(StageType.EXTRACT)

@@ -16,8 +16,9 @@ from medkg.gate_router.rooms import Rooms
 from medkg.gate_router.settings import RouterSettings
 from medkg.runtime.artefacts import Artefacts
 from medkg.runtime.broker import Groups
+from medkg.runtime.process import serve_services
 from medkg.runtime.records import Record
-from medkg.runtime.service import HandleBatch, ServiceHost, batch_service, serve_services
+from medkg.runtime.service import HandleBatch, ServiceHost, batch_service
 from medkg.runtime.settings import from_environment
 from medkg.runtime.sources import known_selections
 from medkg.storage.engine import Engine, open_engine, prepare

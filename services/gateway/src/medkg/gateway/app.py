@@ -19,7 +19,9 @@ from medkg.gateway.settings import GatewaySettings
 from medkg.gateway.waiting_desk import Breakers, FleetWaitingDesk
 from medkg.runtime.broker import Groups, Publisher, TopicReader, job_event
 from medkg.runtime.broker.table import TopicTable
-from medkg.runtime.service import ServiceHost, run_process, run_until_stopped
+from medkg.runtime.process import run_process
+from medkg.runtime.service import ServiceHost
+from medkg.runtime.serving import run_until_stopped
 from medkg.runtime.settings import from_environment
 from medkg.runtime.sources import known_selections
 from medkg.storage.engine import open_engine, prepare

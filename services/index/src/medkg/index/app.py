@@ -9,7 +9,7 @@ from pydantic import Field
 from medkg.contracts.errors import ConfigurationError
 from medkg.contracts.implementation import Host, Options, StageImplementation
 from medkg.contracts.stages import StageType
-from medkg.runtime.service import serve
+from medkg.runtime.process import serve
 
 
 class EmbeddedOptions(Options):

@@ -9,7 +9,7 @@ from medkg.contracts.implementation import Host, Options, StageImplementation
 from medkg.contracts.sources import ENTRY_POINTS, SourceDefinition
 from medkg.contracts.stages import StageType
 from medkg.ingest.stage import IngestSources
-from medkg.runtime.service import serve
+from medkg.runtime.process import serve
 
 
 def installed_sources() -> dict[str, SourceDefinition]:

@@ -45,6 +45,6 @@ POSTGRES = StageImplementation(
 
 def main() -> None:
     """Entry point of ``medkg-kg`` and ``python -m medkg.kg``."""
-    from medkg.runtime.service import serve
+    from medkg.runtime.process import serve
 
     serve(StageType.KG)

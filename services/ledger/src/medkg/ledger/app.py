@@ -12,8 +12,9 @@ from medkg.ledger.projector import Projector
 from medkg.ledger.reconcile import Reconciler
 from medkg.ledger.schedule import Schedule
 from medkg.ledger.settings import LedgerSettings
+from medkg.runtime.process import serve_services
 from medkg.runtime.records import Record
-from medkg.runtime.service import HandleBatch, ServiceHost, batch_service, serve_services
+from medkg.runtime.service import HandleBatch, ServiceHost, batch_service
 from medkg.runtime.settings import from_environment
 from medkg.storage.engine import open_engine, prepare
 

@@ -27,7 +27,9 @@ from medkg.local.folder import claimed, remove_note, write_note
 from medkg.mineru.app import SERVICE as MINERU
 from medkg.runtime.health import HealthServer
 from medkg.runtime.logs import configure_logging
-from medkg.runtime.service import RunningService, Service, ServiceHost, liveness, run, running, stage_service
+from medkg.runtime.process import run
+from medkg.runtime.service import Service, ServiceHost, stage_service
+from medkg.runtime.serving import RunningService, liveness, running
 from medkg.runtime.settings import KafkaSettings, RuntimeSettings
 from medkg.storage.engine import open_engine, prepare
 from medkg.storage.transactions import translated

@@ -15,7 +15,8 @@ from medkg.mineru.metrics import MineruMetrics
 from medkg.mineru.parsing import Parsing, Patience
 from medkg.mineru.settings import MineruSettings
 from medkg.mineru.tasks import TaskNotes
-from medkg.runtime.service import Service, ServiceHost, serve_services
+from medkg.runtime.process import serve_services
+from medkg.runtime.service import Service, ServiceHost
 from medkg.runtime.settings import RuntimeSettings, from_environment
 from medkg.runtime.worker import Handler, WindowSettings
 from medkg.storage.engine import Engine, open_engine, prepare

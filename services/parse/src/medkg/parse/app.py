@@ -9,7 +9,7 @@ from pydantic import Field
 from medkg.contracts.implementation import Host, Options, StageImplementation
 from medkg.contracts.stages import StageType
 from medkg.parse.stage import AutoParser
-from medkg.runtime.service import serve
+from medkg.runtime.process import serve
 
 
 class ParseOptions(Options):

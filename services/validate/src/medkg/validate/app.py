@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from medkg.contracts.implementation import Host, Options, StageImplementation
 from medkg.contracts.stages import StageType
 from medkg.contracts.topology import Checks
-from medkg.runtime.service import serve
+from medkg.runtime.process import serve
 from medkg.validate.stage import CheckDocument
 
 

@@ -40,7 +40,6 @@ def connect(connection: Connection) -> AsyncOpenSearch:
         timeout=connection.timeout_seconds,
         max_retries=2,
         retry_on_timeout=False,  # a write may have been done: the caller knows what may be done again
-        http_compress=True,
         **known,
     )
 

@@ -61,8 +61,9 @@ def dense(vector: Sequence[float], k: int, filters: Filters) -> Query:
 
 
 def term_counts(terms: Sequence[str]) -> dict[str, Query]:
-    """Aggregations, one for each term, that count the passages in which it has a weight."""
-    return {f"t{number}": {"filter": _feature(term)} for number, term in enumerate(terms)}
+    """Aggregations: the passages that the heads name, and for each term those in which it has a weight."""
+    named = {"filter": live_heads(), "aggs": {"passages": {"sum": {"field": "passages"}}}}
+    return {"heads": named} | {f"t{number}": {"filter": _feature(term)} for number, term in enumerate(terms)}
 
 
 def heads(doc_ids: Sequence[str]) -> Query:

@@ -6,25 +6,21 @@ what a search finds only the passages are taken whose write their document's hea
 Vectors that lie beside OpenSearch are looked up so that they fit it (:mod:`medkg.haystack.opensearch.beside`).
 """
 
-import asyncio
 import base64
-import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from opensearchpy import AsyncOpenSearch
-from opensearchpy.exceptions import NotFoundError, OpenSearchException, TransportError
 
 from medkg.contracts.document import Chunk
 from medkg.contracts.errors import ContractError, ResourceUnavailableError
 from medkg.haystack.opensearch import layout, queries
 from medkg.haystack.opensearch.beside import Beside, Vectors
-from medkg.haystack.opensearch.client import translated
 from medkg.haystack.opensearch.indexes import Facts, Indexes
+from medkg.haystack.opensearch.moment import Moment, Moments
 from medkg.haystack.stores import (
     FIELD_WEIGHTS,
     MAX_K,
@@ -35,12 +31,10 @@ from medkg.haystack.stores import (
     IndexFacts,
     Passage,
     Scored,
+    TermCounts,
 )
 from medkg.haystack.vectors.store import VectorStore
 
-logger = logging.getLogger(__name__)
-
-_KEEP_ALIVE: Final = "1m"
 _EXPAND = 4
 _TERM_COUNTS = 256
 _decode_chunk = msgspec.json.Decoder(Chunk).decode
@@ -65,29 +59,26 @@ class OpenSearchPassages:
         self._owns_client = owns_client
         self._indexes = indexes
         self._index = index
+        self._moments = Moments(indexes)
         self._beside = Beside(vectors, threads) if vectors is not None else None
-        self._leaving: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def view(self, tenant_id: str) -> AsyncIterator["OpenSearchView | None"]:
         """See :meth:`medkg.haystack.stores.PassageIndex.view`."""
-        client, alias = self._indexes.client, self._indexes.names.alias(tenant_id, self._index)
+        alias = self._indexes.names.alias(tenant_id, self._index)
         first = await self._beside.first_look(alias, await self._facts(alias)) if self._beside is not None else None
-        pit_id = await self._freeze(alias)
-        if pit_id is None:
+        moment = await self._moments.take(alias)
+        if moment is None:
             yield None
             return
         try:
-            moment = Moment(client, pit_id)
-            facts, passages = await asyncio.gather(self._indexes.facts(alias), moment.visible_passages())
+            facts = await self._indexes.facts(alias)
             vectors: Vectors | None = None
             if self._beside is not None and first is not None and facts is not None:
                 vectors = self._beside.second_look(alias, facts, first)
-            yield OpenSearchView(moment, facts, passages, vectors)
+            yield OpenSearchView(moment, facts, vectors)
         finally:
-            task = asyncio.create_task(_leave(client, pit_id))
-            self._leaving.add(task)
-            task.add_done_callback(self._leaving.discard)
+            self._moments.leave(moment)
 
     async def _facts(self, alias: str) -> Facts | None:
         try:
@@ -96,84 +87,25 @@ class OpenSearchPassages:
             await self._indexes.wait(alias, seconds=2)
             return await self._indexes.facts(alias)
 
-    async def _freeze(self, alias: str) -> str | None:
-        """A point in time of the index; None where there is none."""
-        for is_last in (False, True):
-            with translated("opening the search index"):
-                try:
-                    opened = await self._indexes.client.create_pit(index=alias, params={"keep_alive": _KEEP_ALIVE})
-                    return str(opened["pit_id"])
-                except NotFoundError:
-                    self._indexes.forget(alias)
-                    return None
-                except TransportError as error:
-                    if is_last or error.status_code != 503:
-                        raise
-            await self._indexes.wait(alias, seconds=2)
-        return None
-
     async def aclose(self) -> None:
         """Ends what is under way."""
-        if self._leaving:
-            await asyncio.wait(self._leaving)
+        await self._moments.aclose()
         if self._beside is not None:
             await self._beside.aclose()
         if self._owns_client:
             await self._indexes.client.close()
 
 
-class Row(NamedTuple):
-    """Something that was found, and its values of the fields that were asked for."""
-
-    score: float
-    values: list[Any]
-
-
-class Moment:
-    """A point in time, and the searches in it."""
-
-    def __init__(self, client: AsyncOpenSearch, pit_id: str) -> None:
-        self._client = client
-        self._pit = {"id": pit_id, "keep_alive": _KEEP_ALIVE}
-
-    async def search(self, query: queries.Query, size: int, **more: Any) -> list[dict[str, Any]]:
-        body = {"query": query, "size": size, "pit": self._pit, "track_total_hits": False, **more}
-        with translated("searching"):
-            answer = await self._client.search(body=body)
-        found: list[dict[str, Any]] = answer["hits"]["hits"]
-        return found
-
-    async def columns(self, query: queries.Query, size: int, *fields: str) -> list["Row"]:
-        """Of what a search finds these fields alone, from the columns they are kept in.
-
-        Without the stored fields, ``_id`` among them: to unpack those of 200 passages takes longer than to find them.
-        """
-        found = await self.search(query, size, stored_fields="_none_", docvalue_fields=list(fields))
-        return [Row(hit["_score"] or 0.0, [hit["fields"][field][0] for field in fields]) for hit in found]
-
-    async def visible_passages(self) -> int:
-        """How many passages the heads name."""
-        total = await self.aggregate(queries.live_heads(), {"passages": {"sum": {"field": "passages"}}})
-        return int(total["passages"]["value"])
-
-    async def aggregate(self, query: queries.Query, aggregations: dict[str, queries.Query]) -> dict[str, Any]:
-        body = {"query": query, "size": 0, "pit": self._pit, "track_total_hits": False, "aggs": aggregations}
-        with translated("counting"):
-            answer = await self._client.search(body=body)
-        found: dict[str, Any] = answer["aggregations"]
-        return found
-
-
 class OpenSearchView:
     """See :class:`medkg.haystack.stores.PassageView`."""
 
-    def __init__(self, moment: Moment, facts: Facts | None, passages: int, vectors: Vectors | None) -> None:
+    def __init__(self, moment: Moment, facts: Facts | None, vectors: Vectors | None) -> None:
         """``vectors`` are those beside OpenSearch, where they are not in it."""
         self._moment = moment
         self._vectors = vectors
         self._visible: dict[str, str] = {}  # the write that is visible of a document; empty for none
         known = facts or Facts("", 0, "")
-        self._facts = IndexFacts(known.model, known.dimension, known.sparse_model, passages)
+        self._facts = IndexFacts(known.model, known.dimension, known.sparse_model)
 
     @property
     def facts(self) -> IndexFacts:
@@ -184,13 +116,12 @@ class OpenSearchView:
     ) -> list[Scored]:
         return await self._found(queries.lexical(query, filters, weights), k)
 
-    async def term_counts(self, terms: Sequence[str]) -> dict[str, int]:
+    async def term_counts(self, terms: Sequence[str]) -> TermCounts:
         asked = [term for term in dict.fromkeys(terms) if term][:_TERM_COUNTS]
-        if not asked:
-            return {}
-        counts = await self._moment.aggregate(queries.all_of(layout.PASSAGE), queries.term_counts(asked))
+        counts = await self._moment.aggregate(queries.term_counts(asked))
         found = {term: counts[f"t{number}"]["doc_count"] for number, term in enumerate(asked)}
-        return {term: count for term, count in found.items() if count}
+        passages = int(counts["heads"]["passages"]["value"])
+        return TermCounts(passages, {term: count for term, count in found.items() if count})
 
     async def sparse(self, weights: Mapping[str, float], k: int, *, filters: Filters = NO_FILTERS) -> list[Scored]:
         return await self._found(queries.sparse(weights, filters), k)
@@ -281,13 +212,6 @@ class OpenSearchView:
         found = await self._moment.columns(queries.heads(unknown), len(unknown), "doc_id", "write_id")
         heads = dict(hit.values for hit in found)
         self._visible |= {doc_id: heads.get(doc_id, "") for doc_id in unknown}
-
-
-async def _leave(client: AsyncOpenSearch, pit_id: str) -> None:
-    try:
-        await client.delete_pit(body={"pit_id": [pit_id]})
-    except OpenSearchException as error:  # it ends by itself after its keep-alive
-        logger.debug("ending a point in time: %s", type(error).__name__)
 
 
 def _passage(hit: dict[str, Any]) -> Passage:
