@@ -392,17 +392,51 @@ async def test_while_memory_is_short_fewer_documents_run_at_once_and_all_run_in_
         await until(lambda: intake.stored.get(P0) == 8, "nothing was left behind")
 
 
+def of_tenant(name: str, *offsets: int) -> list[Record]:
+    return [Record(TOPIC, 0, offset, b"k", b"v", [("ce_tenantid", name.encode())]) for offset in offsets]
+
+
 async def test_a_tenant_with_one_document_goes_before_the_thousandth_of_another() -> None:
     handler, publisher = Echo(), FakePublisher()
-    handler.held = {0: asyncio.Event()}
-    large = [Record(TOPIC, 0, offset, b"k", b"v", [("ce_tenantid", b"large")]) for offset in range(500)]
-    single = Record(TOPIC, 0, 500, b"k", b"v", [("ce_tenantid", b"small")])
+    handler.held = {0: asyncio.Event(), 500: asyncio.Event()}
     async with at_work(handler, publisher, lanes=1, is_fair=True) as (worker, intake):
-        worker.accept([*large, single])
-        await until(lambda: handler.begun == [0], "the first one runs")
+        worker.accept([*of_tenant("large", *range(500)), *of_tenant("small", 500), *of_tenant("other", 501)])
+        await until(lambda: handler.begun == [0, 500], "both lanes are busy")
         handler.held[0].set()
-        await until(lambda: intake.stored.get(P0) == 501, "all are done")
-    assert handler.begun.index(500) <= 2
+        await until(lambda: 499 in handler.begun, "the one lane does the rest")
+        handler.held[500].set()
+        await until(lambda: intake.stored.get(P0) == 502, "all are done")
+    assert handler.begun[:3] == [0, 500, 501]
+
+
+async def test_a_tenant_of_whom_no_lane_has_anything_does_not_wait_for_one() -> None:
+    handler, publisher = Echo(), FakePublisher()
+    handler.held = {offset: asyncio.Event() for offset in range(20)}
+    async with at_work(handler, publisher, lanes=8, is_fair=True) as (worker, _):
+        worker.accept(of_tenant("large", *range(10)))
+        await until(lambda: len(handler.begun) == 8, "one tenant has all lanes")
+        worker.accept(of_tenant("small", 10, 11))
+        await until(lambda: 10 in handler.begun, "another has a spare one")
+        worker.accept(of_tenant("third", 12))
+        await until(lambda: 12 in handler.begun, "and a third the other")
+        worker.accept(of_tenant("fourth", 13))
+        await asyncio.sleep(0.01)
+        assert handler.begun == [*range(8), 10, 12], "there is none for a second document, nor a third spare lane"
+        handler.held[10].set()
+        await until(lambda: handler.begun[-1] == 13, "the fourth tenant is next")
+
+
+async def test_there_are_no_spare_lanes_while_memory_is_short() -> None:
+    handler, publisher = Echo(), FakePublisher()
+    handler.held = {0: asyncio.Event(), 1: asyncio.Event()}
+    async with at_work(handler, publisher, lanes=2, is_fair=True) as (worker, _):
+        worker.shrink(0.5)
+        worker.accept([*of_tenant("large", 0), *of_tenant("small", 1)])
+        await until(lambda: handler.begun == [0], "one at a time")
+        await asyncio.sleep(0.01)
+        assert handler.begun == [0]
+        worker.shrink(1.0)
+        await until(lambda: handler.begun == [0, 1], "there is room again")
 
 
 async def test_more_is_wanted_only_while_nothing_waits_for_a_lane() -> None:

@@ -40,6 +40,12 @@ class Job:
         self.windows = windows
         self.messages = messages
 
+    def add(self, record: Record, window: OffsetWindow) -> None:
+        """One more record, whose work begins."""
+        window.begin()
+        self.records.append(record)
+        self.windows.append(window)
+
     @property
     def is_ours(self) -> bool:
         """Whether any of its partitions is still this worker's."""

@@ -6,9 +6,10 @@ effect.
 
 Records wait in a queue in which tenants take turns, and are worked on by a fixed number of lanes, each a task that
 takes the next records, runs the handler and hands over what is to be published. There is no task and no future per
-record. One publisher task delivers whatever has finished since the last time with a single flush, stores the offsets
-and resumes paused partitions: while one flush is under way the next batch gathers, so batches grow with the load and
-latency stays low without it.
+record. Where tenants take turns there are spare lanes for tenants of whom no lane has anything: long work of one tenant
+cannot take all of them. One publisher task delivers whatever has finished since the last time with a single flush,
+stores the offsets and resumes paused partitions: while one flush is under way the next batch gathers, so batches grow
+with the load and latency stays low without it.
 
 What is held is bounded by number and by size, and less is held while memory is short (:meth:`Worker.shrink`). A replica
 that was frozen for longer than its group waits for it publishes nothing until it has been told what it still owns.
@@ -59,7 +60,9 @@ class Handler(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WindowSettings:
-    """``lanes`` handlers run at once, each given up to ``take`` records; ``is_fair``: tenants take turns.
+    """``lanes`` handlers run at once, each given up to ``take`` records.
+
+    ``is_fair``: tenants take turns, and a quarter of as many handlers again may run for tenants that have none.
 
     Partitions are paused above ``high_water`` taken records or ``high_water_bytes`` of them, and resumed under
     ``low_water`` and half the bytes.
@@ -72,6 +75,10 @@ class WindowSettings:
     high_water_bytes: int = 67_108_864
     drain_seconds: float = 20
     is_fair: bool = False
+
+    @property
+    def spare_lanes(self) -> int:
+        return max(1, self.lanes // 4) if self.is_fair else 0
 
 
 class Worker:
@@ -93,7 +100,9 @@ class Worker:
         self._on_failure = on_failure
         self._intake: Intake | None = None
         self._queue: FairQueue[tuple[Record, OffsetWindow]] = FairQueue()
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[asyncio.Future[None]] = deque()  # lanes with nothing to do
+        self._spare: deque[asyncio.Future[None]] = deque()  # and spare ones
+        self._at_work: list[bytes | None] = [None] * (settings.lanes + settings.spare_lanes)  # tenants, by lane
         self._resting: list[asyncio.Future[None]] = []  # of lanes that may not work just now
         self._windows: dict[Partition, OffsetWindow] = {}
         self._finished: list[Job] = []
@@ -116,7 +125,7 @@ class Worker:
         """Begin to work on what ``intake`` delivers."""
         self._intake = intake
         self._tap.connect(intake)
-        lanes = range(self._settings.lanes)
+        lanes = range(self._settings.lanes + self._settings.spare_lanes)
         self._tasks = [asyncio.create_task(self._lane(number), name=f"lane-{number}") for number in lanes]
         self._tasks.append(asyncio.create_task(self._publish_finished(), name="publisher"))
         for task in self._tasks:
@@ -213,34 +222,51 @@ class Worker:
     async def _lane(self, number: int) -> None:
         done, breath = 0, max(1, _BREATH // self._settings.lanes)
         while True:
-            while (is_resting := number >= max(1, self._settings.lanes * self._share)) or not self._queue:
-                waiter = asyncio.get_running_loop().create_future()
-                (self._resting if is_resting else self._waiting).append(waiter)
-                await waiter
+            while (job := self._next(number)) is None:
+                await self._something_to_do(number)
                 done = 0
-            job = self._next()
             try:
                 job.messages = await self._until_available(job)
             except Exception:
                 await self._leave(job)
                 raise
+            self._at_work[number] = None
             self._finished.append(job)
             self._something_finished.set()
             done += 1
             if done % breath == 0:
                 await asyncio.sleep(0)  # work that waits for nothing would keep the publisher from its own
 
-    def _next(self) -> Job:
+    def _next(self, lane: int) -> Job | None:
+        """What this lane does now; None where there is nothing for it."""
         job = Job([], [], [])
+        if lane >= self._settings.lanes:
+            another = self._queue.pop_of_another(self._at_work) if self._share == 1 else None
+            if another is None:
+                return None
+            job.add(*another)
+            self._wake_spare()
+        elif self._is_resting(lane) or not self._queue:
+            return None
         while self._queue and len(job.records) < self._settings.take:
-            record, window = self._queue.pop()
-            window.begin()
-            job.records.append(record)
-            job.windows.append(window)
+            job.add(*self._queue.pop())
+        if self._settings.is_fair:
+            self._at_work[lane] = job.records[0].tenant
         self._in_flight += len(job.records)
         if not self._queue:
             self.wants_more.set()
         return job
+
+    def _is_resting(self, lane: int) -> bool:
+        return lane >= max(1, self._settings.lanes * self._share)
+
+    async def _something_to_do(self, lane: int) -> None:
+        waiter = asyncio.get_running_loop().create_future()
+        if lane >= self._settings.lanes:
+            self._spare.append(waiter)
+        else:
+            (self._resting if self._is_resting(lane) else self._waiting).append(waiter)
+        await waiter
 
     async def _leave(self, job: Job) -> None:
         """The lane dies: its records are nobody's work any more, and no drain waits for them."""
@@ -293,6 +319,12 @@ class Worker:
             if not waiter.done():
                 waiter.set_result(None)
                 count -= self._settings.take
+        if count > 0:
+            self._wake_spare()
+
+    def _wake_spare(self) -> None:
+        if self._spare and not (waiter := self._spare.popleft()).done():
+            waiter.set_result(None)
 
     # publishing
 
