@@ -1,4 +1,4 @@
-"""The ledger rests after a batch only under load, and never for long."""
+"""The ledger rests after a batch, the longer the dearer it was, and never for long."""
 
 import pytest
 
@@ -7,9 +7,9 @@ from medkg.ledger.pace import rest
 
 @pytest.mark.parametrize(
     ("records", "worked", "rested"),
-    [(1, 0.02, []), (99, 9.0, []), (100, 0.02, [0.02]), (5_000, 0.04, [0.04]), (5_000, 3.0, [0.05])],
+    [(1, 0.004, [0.008]), (99, 9.0, [0.02]), (100, 0.02, [0.02]), (5_000, 0.04, [0.04]), (5_000, 3.0, [0.05])],
 )
-async def test_a_large_batch_is_followed_by_a_rest_as_long_as_its_work(
+async def test_a_large_batch_is_followed_by_a_rest_as_long_as_its_work_and_a_small_one_by_twice_that(
     records: int, worked: float, rested: list[float]
 ) -> None:
     seen: list[float] = []

@@ -168,7 +168,7 @@ async def bench(
     await topologies.pin(pinned)
     made = implementation(stage_type, stage, **fields)
     resilience = metrics.resilience(stage_type.service)
-    with closing(StageThreads(2, "test")) as threads:
+    with closing(StageThreads(2, "test")) as threads, closing(StageThreads(1, "python")) as one_thread:
         async with OpenStages({made.name: made}, Host(Path("/nowhere"), store)) as stages:
             services = StageServices(
                 stages=stages,
@@ -177,6 +177,7 @@ async def bench(
                 artefacts=Artefacts(store, inline_bytes),
                 budget=ByteBudget(1_000_000),
                 threads=threads,
+                one_thread=one_thread,
                 guards=Guards(stage_type.service, "worker-1", resilience),
                 limits=FailureLimits(limits, stage_type.service),
                 metrics=metrics.stages,

@@ -1,6 +1,8 @@
 """The handler of a stage: what follows a request, whatever becomes of it."""
 
 import asyncio
+import threading
+import time
 from typing import Any
 
 import msgspec
@@ -322,6 +324,29 @@ async def test_a_stage_that_crashes_is_a_dead_letter_with_its_cause_and_no_retry
     assert len(stage.calls) == 1
     assert letter(dead).failure.code == "stage_crashed"
     assert letter(dead).failure.causes == ("ZeroDivisionError: division by zero",)
+
+
+@pytest.mark.parametrize(("in_python", "at_once"), [(True, 1), (False, 2)])
+async def test_of_a_stage_that_computes_in_python_one_document_at_a_time_is_worked_on(
+    in_python: bool, at_once: int
+) -> None:
+    under_way, most = 0, 0
+    both = threading.Barrier(at_once)
+
+    def work(ctx: Any, taken: Any) -> Document:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        both.wait(5)
+        time.sleep(0.01)
+        under_way -= 1
+        return document_of(ctx, taken)
+
+    pinned = topology()
+    async with bench(PARSE, ToldOnAThread(work), pinned, in_python=in_python) as at:
+        given = [record(request(pinned, doc_id=f"d{number}")) for number in range(4)]
+        await asyncio.gather(*(at.handle(one) for one in given))
+    assert most == at_once
 
 
 async def test_text_that_nothing_can_encode_fails_its_document_and_no_other() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from medkg.contracts.errors import ContentError, StageTimeoutError
 from medkg.runtime.metrics import Metrics
+from medkg.runtime.resilience import threads as threads_module
 from medkg.runtime.resilience.stopping import WorkerStopped
 from medkg.runtime.resilience.threads import Interrupted, StageThreads
 
@@ -166,6 +167,47 @@ async def test_an_interruption_never_strikes_the_next_document(pool: StageThread
         assert await pool.run(lambda: sum(range(100)), 5) == 4_950
     assert len(pool._threads) == 2
     assert all(thread.is_alive() for thread in pool._threads)
+
+
+async def test_there_is_room_beside_long_work_and_never_for_more_than_there_may_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(threads_module, "_LONG_SECONDS", 0.05)
+    let_go = threading.Event()
+    begun: list[int] = []
+
+    def long(number: int) -> Callable[[], object]:
+        def run() -> object:
+            begun.append(number)
+            return let_go.wait(10)
+
+        return run
+
+    with closing(StageThreads(1, "test", at_most=2)) as pool:
+        first = asyncio.create_task(pool.run(long(1), 10))
+        await until(lambda: begun == [1], "the first has begun")
+        assert await pool.run(lambda: "beside it", 10) == "beside it"
+        second = asyncio.create_task(pool.run(long(2), 10))
+        await until(lambda: begun == [1, 2], "the second has begun")
+        third = asyncio.create_task(pool.run(long(3), 10))
+        await asyncio.sleep(0.2)
+        assert begun == [1, 2]
+        let_go.set()
+        assert all(await asyncio.gather(first, second, third))
+
+
+@pytest.mark.parametrize("is_slow", [False, True])
+async def test_who_waits_is_let_in_when_the_work_before_turns_out_long(
+    monkeypatch: pytest.MonkeyPatch, *, is_slow: bool
+) -> None:
+    monkeypatch.setattr(threads_module, "_LONG_SECONDS", 0.05)
+    let_go = threading.Event()
+    with closing(StageThreads(1, "test", at_most=4)) as pool:
+        pool._is_slow = is_slow  # then nothing is handed over ahead
+        long = asyncio.create_task(pool.run(lambda: let_go.wait(10), 10))
+        assert await pool.run(lambda: "let in", 10) == "let in"
+        let_go.set()
+        assert await long
 
 
 async def test_closing_waits_for_nobody() -> None:

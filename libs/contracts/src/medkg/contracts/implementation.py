@@ -69,6 +69,8 @@ class StageImplementation:
     ``open`` builds the stage and releases it again. ``memoised``: the artefact is stored under its content key, and
     found there instead of being computed again; false where computing is cheaper than a look.
     ``needs_gpu``: without one it is not opened; ``gpu_is_remote``: the GPU is a server's, and ``open`` asks it.
+    ``in_python``: ``execute`` is a plain function that computes in Python itself, so that two of them at once in one
+    process share one interpreter and are slower than one after the other: one at a time runs.
     ``calls_peers``: the rate limit and the breaker of the policy hold for each peer by itself, and the stage guards its
     calls with :func:`medkg.runtime.resilience.peers.guard`; otherwise they hold for the stage as a whole.
     """
@@ -81,5 +83,6 @@ class StageImplementation:
     memoised: bool = True
     needs_gpu: bool = False
     gpu_is_remote: bool = False
+    in_python: bool = False
     calls_peers: bool = False
     is_default: bool = False

@@ -76,9 +76,11 @@ def stage_service(stage_type: StageType) -> Service:
         name, settings = stage_type.service, host.settings
         metrics = host.metrics.resilience(name)
         guards_of = open_guards(name, settings.worker_id, host.kafka, host.publisher.send, host.topologies, metrics)
-        threads_of = closing(StageThreads(settings.threads, name, given_up=metrics.threads_given_up))
+        given_up, count = metrics.threads_given_up, settings.threads
+        threads_of = closing(StageThreads(count, name, given_up=given_up))
+        one_thread_of = closing(StageThreads(1, f"{name}-python", at_most=count, given_up=given_up))
         async with OpenStages(installed(stage_type), host.for_stages) as stages, guards_of as guards:
-            with threads_of as threads:
+            with threads_of as threads, one_thread_of as one_thread:
                 await stages.open_default()  # what cannot work is said at start, not to every document
                 services = StageServices(
                     stages=stages,
@@ -87,6 +89,7 @@ def stage_service(stage_type: StageType) -> Service:
                     artefacts=Artefacts(host.blobs, host.settings.inline_bytes),
                     budget=ByteBudget(host.settings.open_bytes),
                     threads=threads,
+                    one_thread=one_thread,
                     guards=guards,
                     limits=FailureLimits(FailureRule(settings.dead_letter_run, settings.dead_letter_ratio), name),
                     park_seconds=settings.park_retry_seconds,

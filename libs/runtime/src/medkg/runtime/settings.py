@@ -88,7 +88,7 @@ class RuntimeSettings(BaseSettings):
         default_factory=lambda: min(os.cpu_count() or 4, 4),
         ge=1,
         le=256,
-        description="Threads for stages that are plain functions; by default one for each core, 4 at most.",
+        description="Threads for stages that are plain functions; one for each core, 4 at most.",
     )
     high_water: int = Field(1_000, ge=1, description="Taken records above which partitions are paused.")
     low_water: int = Field(250, ge=0, description="Taken records under which partitions are resumed.")

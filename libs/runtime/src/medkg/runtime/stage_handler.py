@@ -54,6 +54,7 @@ _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)  # what
 class StageServices:
     """What a stage handler works with. ``say`` publishes without waiting: for events that only inform.
 
+    ``threads`` run stages that are plain functions; ``one_thread`` those that compute in Python.
     A run that lasts less than ``tell_starts_seconds`` is told of by its end alone.
     """
 
@@ -63,6 +64,7 @@ class StageServices:
     artefacts: Artefacts
     budget: ByteBudget
     threads: StageThreads
+    one_thread: StageThreads
     guards: Guards
     limits: FailureLimits
     metrics: StageMetrics
@@ -279,9 +281,10 @@ class StageHandler:
 
         services, asked = self._services, narrator.cause.id
         at = (self._resumed.pop(asked, None) if self._resumed else None) or Attempt(narrator.request.attempt)
+        threads = services.one_thread if opened.implementation.in_python else services.threads
         try:
             output = await run_under_policy(
-                opened, guard, services.threads, ctx, value, say_retry, at=at, park_seconds=services.park_seconds
+                opened, guard, threads, ctx, value, say_retry, at=at, park_seconds=services.park_seconds
             )
         except ResourceUnavailableError:
             if len(self._resumed) >= _KEPT:  # of partitions that were taken away meanwhile

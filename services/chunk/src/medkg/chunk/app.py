@@ -168,15 +168,26 @@ SECTIONS = StageImplementation(
     options=SectionOptions,
     open=_open_sections,
     is_default=True,
+    in_python=True,
 )
 SEMANTIC = StageImplementation(
     stage_type=StageType.CHUNK, name="semantic", version="2", options=SemanticOptions, open=_open_semantic
 )
 SENTENCES = StageImplementation(
-    stage_type=StageType.CHUNK, name="sentences", version="2", options=SentenceOptions, open=_open_sentences
+    stage_type=StageType.CHUNK,
+    name="sentences",
+    version="2",
+    options=SentenceOptions,
+    open=_open_sentences,
+    in_python=True,
 )
 TABLES = StageImplementation(
-    stage_type=StageType.CHUNK, name="tables", version="2", options=TableOptions, open=_open_tables
+    stage_type=StageType.CHUNK,
+    name="tables",
+    version="2",
+    options=TableOptions,
+    open=_open_tables,
+    in_python=True,
 )
 
 

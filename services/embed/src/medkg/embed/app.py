@@ -180,6 +180,7 @@ HASHING = StageImplementation(
     options=HashingOptions,
     open=_open_hashing,
     is_default=True,
+    in_python=True,
 )
 OPENAI = StageImplementation(
     stage_type=StageType.EMBED,

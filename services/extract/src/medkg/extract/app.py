@@ -48,6 +48,7 @@ REGISTRY = StageImplementation(
     options=RegistryOptions,
     open=_open,
     is_default=True,
+    in_python=True,
 )
 
 

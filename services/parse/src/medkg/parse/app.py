@@ -31,6 +31,7 @@ AUTO = StageImplementation(
     options=ParseOptions,
     open=_open,
     is_default=True,
+    in_python=True,
 )
 
 

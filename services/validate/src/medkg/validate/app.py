@@ -27,6 +27,7 @@ CHECKS = StageImplementation(
     open=_open,
     memoised=False,  # measuring again costs less than a look into the blob store
     is_default=True,
+    in_python=True,
 )
 
 

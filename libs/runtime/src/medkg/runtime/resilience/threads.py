@@ -35,6 +35,7 @@ GRACE_SECONDS = 5.0  # between the first exception raised in a thread and giving
 # turns for every document, and all that time nothing is polled, published or answered.
 _SWITCH_SECONDS = 0.000_5
 _SLOW_SECONDS = 0.005  # beside it the time until the event loop hands over the next work is little
+_LONG_SECONDS = 1.0  # work that takes longer holds up nobody, where there may be more threads
 _AGAIN_SECONDS = 0.5  # the exception is raised again: code may have caught it
 
 
@@ -85,13 +86,17 @@ class _Task:
 
 
 class StageThreads:
-    """A pool of ``size`` threads, for which tenants wait in turn. All calls come on one event loop."""
+    """A pool of ``size`` threads, for which tenants wait in turn. All calls come on one event loop.
+
+    For work that has a thread for longer than a second there is one more, up to ``at_most`` in all.
+    """
 
     def __init__(
         self,
         size: int,
         name: str,
         *,
+        at_most: int = 0,
         given_up: Counter | None = None,
         max_given_up: int | None = None,
         grace_seconds: float = GRACE_SECONDS,
@@ -99,11 +104,13 @@ class StageThreads:
         self._name = name
         self._grace_seconds = grace_seconds
         self._counter = given_up
-        self._max_given_up = max_given_up if max_given_up is not None else 4 * size
+        self._max_given_up = max_given_up if max_given_up is not None else 4 * max(size, at_most)
         self._waiting: FairQueue[_Task] = FairQueue()
         self._tasks: SimpleQueue[_Task | None] = SimpleQueue()  # handed over, first come first served
-        self._handed = 0  # and not settled
+        self._handed: set[_Task] = set()  # and not settled
         self._size = size
+        self._at_most = max(size, at_most)
+        self._timer: asyncio.TimerHandle | None = None
         self._is_slow = False  # the last work took long
         self._threads: set[_Thread] = set()
         self._made = 0
@@ -130,6 +137,7 @@ class StageThreads:
         task = _Task(work, timeout_seconds, loop)
         self._waiting.push(tenant.encode(), task)
         self._hand_over()
+        self._keep_looking(loop)
         task.timer = loop.call_later(timeout_seconds, self._look, task)
         try:
             return await task.future
@@ -141,22 +149,44 @@ class StageThreads:
         finally:
             task.timer.cancel()
             if task.is_handed:
-                self._handed -= 1
+                self._handed.discard(task)
                 self._is_slow = task.begun_at is not None and time.monotonic() - task.begun_at > _SLOW_SECONDS
                 self._hand_over()
 
     def _hand_over(self) -> None:
         # Work that is soon done is handed over ahead, so that no thread waits for the event loop: it has had its turn.
         ahead = 0 if self._is_slow else max(1, self._size // 2)
-        while self._waiting and self._handed < self._size + ahead:
+        while self._waiting and (len(self._handed) < self._size + ahead or len(self._handed) < self._room()):
             task = self._waiting.pop()
             if not task.is_cancelled:
                 task.is_handed = True
-                self._handed += 1
+                self._handed.add(task)
                 self._tasks.put(task)
+
+    def _room(self) -> int:
+        """How many works may have a thread now; there is one for each."""
+        begun_by = time.monotonic() - _LONG_SECONDS
+        long = sum(task.begun_at is not None and task.begun_at <= begun_by for task in self._handed)
+        room = min(self._size + long, self._at_most)
+        while len(self._threads) < room:
+            self._add()
+        return room
+
+    def _look_for_room(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        self._room()
+        self._hand_over()
+        self._keep_looking(loop)
+
+    def _keep_looking(self, loop: asyncio.AbstractEventLoop) -> None:
+        """While something waits for a thread, and there may be more of them once others turn out to be long."""
+        if self._timer is None and self._at_most > self._size and (self._waiting or len(self._handed) > self._size):
+            self._timer = loop.call_later(_LONG_SECONDS, self._look_for_room, loop)
 
     def close(self) -> None:
         """Let idle threads end, and interrupt the others; nothing is waited for."""
+        if self._timer is not None:
+            self._timer.cancel()
         for thread in self._threads:
             self._tasks.put(None)
             if thread.task is not None:
