@@ -38,6 +38,19 @@ from medkg.haystack.writes import DocumentWrite, prepare
 
 TENANT, MODEL, DIMENSION = "benchmark", "synthetic/384", 384
 PASSAGES_OF_A_DOCUMENT, WORDS_OF_A_PASSAGE, VOCABULARY = 10, 100, 50_000
+# each with the share of the passages that it lets through
+FILTERS = {
+    "one year (3 %)": Filters(year_from=2000, year_to=2000),
+    "since a year (83 %)": Filters(year_from=1995),
+    "rare source (1 %)": Filters(sources=("rare",)),
+    "usual source (99 %)": Filters(sources=("synthetic",)),
+    "condition (0.5 %)": Filters(conditions=("condition 7",)),
+    "common condition (50 %)": Filters(conditions=("common",)),
+    "phase (25 %)": Filters(phases=("phase 3",)),
+    "abstracts (10 %)": Filters(sections=("abstract",)),
+    "results (60 %)": Filters(sections=("results",)),
+    "results since a year of a phase (12 %)": Filters(sections=("results",), year_from=1995, phases=("phase 3",)),
+}
 AT_ONCE = 64  # documents that wait for a commit together, as in the index worker
 
 
@@ -62,6 +75,17 @@ def _texts(count: int, words: int, seed: int) -> Iterator[str]:
         yield " ".join(f"w{word:x}x" for word in np.searchsorted(edges, random.random(words)))
 
 
+def _metadata(doc_id: str, number: int) -> dict[str, str | int]:
+    """See ``FILTERS`` for the shares."""
+    return {
+        "source": "rare" if number % 100 == 0 else "synthetic",
+        "source_id": doc_id,
+        "year": 1990 + number % 30,
+        "condition": f"condition {number % 200}" + "|common" * (number % 2),
+        "phase": f"PHASE{1 + number // 30 % 4}",
+    }
+
+
 def _writes(passages: int) -> Iterator[DocumentWrite]:
     vectors = synthetic(passages, DIMENSION, passages, seed=1)
     texts = _texts(passages, WORDS_OF_A_PASSAGE, seed=3)
@@ -73,11 +97,11 @@ def _writes(passages: int) -> Iterator[DocumentWrite]:
                 doc_id,
                 n,
                 next(texts),
-                ("Results",),
+                ("Abstract" if n == 0 else "Methods" if n < 4 else "Results",),
                 (),
                 WORDS_OF_A_PASSAGE,
                 title=f"Document {start}",
-                metadata={"source": "synthetic", "source_id": doc_id, "year": 1990 + start // 10 % 30},
+                metadata=_metadata(doc_id, start // PASSAGES_OF_A_DOCUMENT),
             )
             for n in range(min(PASSAGES_OF_A_DOCUMENT, passages - start))
         )

@@ -1,8 +1,10 @@
 """Large inputs take their turn, and the window follows the memory that is left."""
 
 import asyncio
+import ctypes
 import logging
 import platform
+import subprocess
 import sys
 
 import pytest
@@ -138,3 +140,34 @@ def test_memory_that_large_inputs_took_is_given_back_to_the_system() -> None:
     trim()
     assert full - resident_bytes() > 40_000_000
     assert last
+
+
+_ARENAS = """
+import ctypes, sys, threading
+from medkg.runtime.memory import limit_arenas
+if sys.argv[1:]:
+    limit_arenas()
+libc = ctypes.CDLL(None)
+together = threading.Barrier(8)
+def take():
+    together.wait()
+    for _ in range(200):
+        libc.malloc(1000)
+    together.wait()
+threads = [threading.Thread(target=take) for _ in range(8)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+libc.fdopen.restype = ctypes.c_void_p
+out = ctypes.c_void_p(libc.fdopen(1, b"w"))
+libc.malloc_info(0, out)
+libc.fflush(out)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_info"), reason="another C library than glibc")
+def test_threads_share_two_arenas() -> None:
+    def arenas(*argv: str) -> int:
+        done = subprocess.run([sys.executable, "-c", _ARENAS, *argv], capture_output=True, text=True, check=True)
+        return done.stdout.count("<heap nr=")
+
+    assert arenas("limited") <= 2 < arenas()

@@ -23,6 +23,7 @@ _CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory
 _NO_LIMIT = 2**60  # what cgroup v1 says when there is none is larger
 _SOFT_SHARE = 0.8  # of a container's limit: beyond it the kernel kills
 _RELIEF = 0.9  # of the soft limit, under which the window grows again
+_ARENA_MAX = -8
 _SMALLEST = 1 / 1024  # one document at a time, whatever the window
 
 
@@ -132,14 +133,25 @@ def trim() -> None:
 
     It costs some milliseconds for a few hundred MiB, and holds neither the interpreter's lock nor anything else.
     """
-    give_back = _malloc_trim()
+    give_back = _of_libc("malloc_trim")
     if give_back is not None:
         give_back(0)
 
 
+def limit_arenas() -> None:
+    """Let the threads of this process share two of glibc's arenas; to be called before there are any.
+
+    By default each thread has one of its own, up to eight a core, and each keeps what was once in use there: of a stage
+    service 5 to 15 MiB. Source of the number: M_ARENA_MAX in glibc's malloc.h.
+    """
+    set_option = _of_libc("mallopt")
+    if set_option is not None:
+        set_option(_ARENA_MAX, 2)
+
+
 @cache
-def _malloc_trim() -> Callable[[int], int] | None:
-    return getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+def _of_libc(name: str) -> Callable[..., int] | None:
+    return getattr(ctypes.CDLL(None), name, None) if os.name == "posix" else None
 
 
 def soft_limit(configured_bytes: int | None) -> int:

@@ -13,6 +13,7 @@ from medkg.contracts.errors import GpuNotAvailable, MedkgError
 from medkg.contracts.stages import StageType
 from medkg.runtime.exits import Exit
 from medkg.runtime.logs import configure_logging
+from medkg.runtime.memory import limit_arenas
 from medkg.runtime.service import HandleBatch, Service, ServiceHost, batch_service, stage_service
 from medkg.runtime.serving import run_until_stopped
 from medkg.runtime.settings import KafkaSettings, RuntimeSettings, from_environment
@@ -42,6 +43,7 @@ def serve_services(services: Sequence[Service]) -> NoReturn:
 def run_process(main: Callable[[RuntimeSettings, KafkaSettings], Awaitable[int]]) -> NoReturn:
     """Read the environment, log as it says, run ``main`` and exit with its code, see :class:`Exit`."""
     _read_arguments()
+    limit_arenas()
     try:
         settings, kafka = from_environment(RuntimeSettings), from_environment(KafkaSettings)
     except MedkgError as error:  # how to log is not known either
