@@ -2,8 +2,8 @@
 
 Words are drawn as languages use them (Zipf), vectors as in :mod:`benchmarks.retrieval.faiss_cost`; documents of ten
 passages go through the writer that the index service has, and the segments come to be behind them as they do there.
-``ask`` opens the store anew and asks what a user asks: each kind of search by itself, all three fused, and fused under
-a filter. What is left out is the embedding of the question, which is the model's.
+``ask`` opens the store anew and asks what a user asks: each kind of search by itself and all three fused, without a
+filter and under selective and broad ones. What is left out is the embedding of the question, which is the model's.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import numpy as np
 from benchmarks.retrieval.faiss_cost import QUERIES, RESULTS, Vectors, resident_mb, synthetic
 from numpy.typing import NDArray
 
-from medkg.contracts.context import StageContext
+from medkg.contracts.context import Metadata, StageContext
 from medkg.contracts.document import Chunk, EmbeddingBatch
 from medkg.haystack.answering import SearchRequest
 from medkg.haystack.embedded import EmbeddedPassages
@@ -51,6 +51,7 @@ FILTERS = {
     "results (60 %)": Filters(sections=("results",)),
     "results since a year of a phase (12 %)": Filters(sections=("results",), year_from=1995, phases=("phase 3",)),
 }
+QUERIES_OF_A_FILTER = 20
 AT_ONCE = 64  # documents that wait for a commit together, as in the index worker
 
 
@@ -75,7 +76,7 @@ def _texts(count: int, words: int, seed: int) -> Iterator[str]:
         yield " ".join(f"w{word:x}x" for word in np.searchsorted(edges, random.random(words)))
 
 
-def _metadata(doc_id: str, number: int) -> dict[str, str | int]:
+def _metadata(doc_id: str, number: int) -> Metadata:
     """See ``FILTERS`` for the shares."""
     return {
         "source": "rare" if number % 100 == 0 else "synthetic",
@@ -152,12 +153,15 @@ async def ask(folder: Path, passages: int) -> dict[str, Any]:
     search = HybridSearch(folder, lambda model: embedder if model == MODEL else None)
     found: dict[str, Any] = {}
     try:
-        wishes = {leg: SearchRequest("", legs=(leg,)) for leg in LEGS} | {
-            "fused": SearchRequest(""),
-            "fused, one year": SearchRequest("", filters=Filters(year_from=2000, year_to=2000)),
-        }
+        wishes = {leg: SearchRequest("", legs=(leg,)) for leg in LEGS} | {"fused": SearchRequest("")}
         for name, wish in wishes.items():
             found[name] = await _times(search, wish, questions)
+        few = questions[:QUERIES_OF_A_FILTER]
+        filtered = {
+            told: {name: await _times(search, replace(wish, filters=filters), few) for name, wish in wishes.items()}
+            for told, filters in FILTERS.items()
+        }
+        found["fused, one year"] = filtered["one year (3 %)"]["fused"]
         resident = resident_mb() - before
     finally:
         await search.aclose()
@@ -173,11 +177,12 @@ async def ask(folder: Path, passages: int) -> dict[str, Any]:
         "segments": _segments(folder),
         "resident_mb": round(resident, 1),
         "milliseconds": found,
+        "milliseconds_by_filter": filtered,
     }
 
 
 async def _times(search: HybridSearch, wish: SearchRequest, questions: Sequence[str]) -> dict[str, float]:
-    for question in questions[:20]:
+    for question in questions[: len(questions) // 10]:
         await search.answer(TENANT, replace(wish, query=question))
     took: list[float] = []
     cpu = time.process_time()

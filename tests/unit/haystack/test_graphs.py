@@ -49,6 +49,14 @@ def test_an_index_that_finds_too_little_is_replaced_by_an_exact_one(monkeypatch:
     assert build(topical(1_000), SegmentKind.IVF).kind is SegmentKind.FLAT
 
 
+def test_the_greatest_effort_is_tried_before_an_index_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graphs, "LEAST_RECALL", 0.0)
+    monkeypatch.setattr(graphs, "WANTED_RECALL", 1.1)  # nothing is enough: the last effort that was tried stays
+    lists, graph = build(topical(1_100), SegmentKind.IVF), build(topical(1_100), SegmentKind.HNSW)
+    assert lists.effort == lists.index.nlist // 2 == 14  # doubling from 4 ends at 8
+    assert graph.effort == 1_024
+
+
 def test_the_kind_follows_from_the_size() -> None:
     assert [kind_for(rows) for rows in (1, 16_383, 16_384, 199_999, 200_000)] == [
         SegmentKind.FLAT,

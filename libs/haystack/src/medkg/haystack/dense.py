@@ -89,6 +89,8 @@ def search_dense(
 
     ``query`` has unit length, as the stored vectors do; ``allowed`` names the ids (ascending) that may be found.
     """
+    if limit < 1:
+        return []  # FAISS refuses to look for nothing
     vector = np.ascontiguousarray(query, dtype=np.float32)
     wanted = limit
     while True:

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from medkg.contracts.document import Chunk
 from medkg.contracts.errors import ResourceUnavailableError
-from medkg.haystack.filtering import allowed_ids
 from medkg.haystack.lexical import search_lexical
 from medkg.haystack.passage_database import DEFAULT_INDEX, store_path
 from medkg.haystack.passage_reader import PassageReader, Snapshot
@@ -153,7 +152,7 @@ class EmbeddedView:
 
 
 def _lexical(moment: Snapshot, query: str, k: int, filters: Filters, weights: FieldWeights) -> list[Scored]:
-    return _scored(search_lexical(moment.connection, query, k, filters, weights))
+    return _scored(search_lexical(moment.connection, query, k, moment.sieve(filters), weights))
 
 
 def _term_counts(moment: Snapshot, terms: list[str]) -> TermCounts:
@@ -161,12 +160,11 @@ def _term_counts(moment: Snapshot, terms: list[str]) -> TermCounts:
 
 
 def _sparse(moment: Snapshot, weights: dict[str, float], k: int, filters: Filters) -> list[Scored]:
-    return _scored(search_sparse(moment.connection, weights, k, filters))
+    return _scored(search_sparse(moment.connection, weights, k, moment.sieve(filters)))
 
 
 def _dense(moment: Snapshot, vector: NDArray[np.floating], k: int, filters: Filters) -> list[Scored]:
-    allowed = allowed_ids(moment.connection, filters) if filters else None
-    return _scored(moment.dense(vector, k, allowed))
+    return _scored(moment.dense(vector, k, moment.sieve(filters)))
 
 
 def _passages(moment: Snapshot, refs: list[str]) -> dict[str, Passage]:

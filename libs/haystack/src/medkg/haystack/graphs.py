@@ -24,6 +24,7 @@ _SAMPLE = 200
 _EXACT_ROWS = 8_192  # that a filter lets through: comparing them all takes some milliseconds
 _LINKS, _BUILD_EFFORT = 32, 100  # HNSW's M and efConstruction
 _TRAIN_PER_LIST = 39  # FAISS warns below
+_TRAIN_ROUNDS = 4  # FAISS takes 10: twice as long; 100,000 vectors, 12 of 800 lists looked into: 1.0 instead of 0.986
 
 
 class SegmentKind(StrEnum):
@@ -62,7 +63,7 @@ def build(vectors: Matrix, kind: SegmentKind | None = None) -> Built:
     else:
         lists = _lists_of(rows)
         index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dimension), dimension, lists, faiss.METRIC_INNER_PRODUCT)
-        index.cp.niter = 10
+        index.cp.niter = _TRAIN_ROUNDS
         if _has_gpu(faiss):  # the wheel of FAISS with CUDA, on a machine that has a GPU: most of the time is training
             index.clustering_index = faiss.index_cpu_to_all_gpus(faiss.IndexFlatL2(dimension))
         step = max(1, rows // (_TRAIN_PER_LIST * lists))
@@ -115,7 +116,9 @@ def _flat(vectors: Matrix) -> Built:
 
 
 def _lists_of(rows: int) -> int:
-    return max(16, min(int(4 * math.sqrt(rows)), rows // _TRAIN_PER_LIST))
+    # With 4 times the root half of the lists, for 1,000,000 synthetic vectors, find 0.9525 in 46 ms; with 8 times it
+    # 0.985 in 45 ms, and a third of them 0.9725 in 30 ms.
+    return max(16, min(int(8 * math.sqrt(rows)), rows // _TRAIN_PER_LIST))
 
 
 def _tuned(index: Any, kind: SegmentKind, vectors: Matrix) -> Built | None:
@@ -135,11 +138,12 @@ def _tuned(index: Any, kind: SegmentKind, vectors: Matrix) -> Built | None:
 
 
 def _efforts(kind: SegmentKind, index: Any) -> Iterator[int]:
-    effort = 32 if kind is SegmentKind.HNSW else 4
-    limit = 1024 if kind is SegmentKind.HNSW else index.nlist // 2
-    while effort <= limit:
+    """Each twice the one before; the greatest is tried too, where doubling would step over it."""
+    effort, greatest = (32, 1024) if kind is SegmentKind.HNSW else (4, index.nlist // 2)
+    while effort < greatest:
         yield effort
         effort *= 2
+    yield greatest
 
 
 def _disturbed(vectors: Matrix) -> Matrix:

@@ -4,8 +4,11 @@ import re
 import sqlite3
 from typing import Final
 
-from medkg.haystack.filtering import passage_condition
-from medkg.haystack.stores import FIELD_WEIGHTS, NO_FILTERS, FieldWeights, Filters
+import numpy as np
+from numpy.typing import NDArray
+
+from medkg.haystack.filtering import Sieve, among
+from medkg.haystack.stores import FIELD_WEIGHTS, FieldWeights
 from medkg.haystack.terms import STOP_WORDS
 
 MAX_QUERY_CHARACTERS: Final = 4_000
@@ -32,7 +35,7 @@ def search_lexical(
     connection: sqlite3.Connection,
     query: str,
     limit: int,
-    filters: Filters = NO_FILTERS,
+    sieve: Sieve | None = None,
     weights: FieldWeights = FIELD_WEIGHTS,
 ) -> list[tuple[int, float]]:
     """Ids of passages with their BM25 score, best first."""
@@ -40,10 +43,14 @@ def search_lexical(
     fields = " ".join(name for name in ("title", "section", "text") if getattr(weights, name) > 0)
     if not expression or not fields:
         return []
-    condition, values = passage_condition(filters, "lexical.rowid")
     rank = f"bm25({weights.title:f}, {weights.section:f}, {weights.text:f})"
-    return connection.execute(
-        f"SELECT rowid, -rank FROM lexical WHERE lexical MATCH ? AND rank MATCH ?{condition} "  # noqa: S608  constants
-        "ORDER BY rank, rowid LIMIT ?",
-        (f"{{{fields}}} : ({expression})", rank, *values, limit),
-    ).fetchall()
+
+    def search(wanted: int, ids: NDArray[np.int64] | None) -> list[tuple[int, float]]:
+        condition, values = among(ids, "lexical.rowid")
+        return connection.execute(
+            f"SELECT rowid, -rank FROM lexical WHERE lexical MATCH ? AND rank MATCH ?{condition} "  # noqa: S608  constants
+            "ORDER BY rank, rowid LIMIT ?",
+            (f"{{{fields}}} : ({expression})", rank, *values, wanted),
+        ).fetchall()
+
+    return sieve.first(search, limit) if sieve else search(limit, None)

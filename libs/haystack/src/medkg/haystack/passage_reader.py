@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from medkg.contracts.errors import ContractError, ResourceUnavailableError
 from medkg.haystack.dense import DenseIndex, DenseView, search_dense
+from medkg.haystack.filtering import Sieve
 from medkg.haystack.passage_database import check_version
 from medkg.haystack.segments import open_for_reading
-from medkg.haystack.stores import IndexFacts
+from medkg.haystack.stores import Filters, IndexFacts
 
 
 class PassageReader:
@@ -123,16 +124,27 @@ class Snapshot:
         self.facts = facts
         self._dense = dense
         self._view = view
+        self._sieves: dict[Filters, Sieve] = {}
 
     @property
     def passages(self) -> int:
         """How many there are."""
         return self._opened.count_passages()
 
-    def dense(
-        self, vector: NDArray[np.floating], limit: int, allowed: NDArray[np.int64] | None = None
-    ) -> list[tuple[int, float]]:
-        """Ids of passages with their inner product, nearest first; of the ``allowed`` ones where these are given.
+    def sieve(self, filters: Filters) -> Sieve | None:
+        """Of the moment; what it finds out serves all searches with these filters. None without filters.
+
+        Raises:
+            ContractError: more values than anybody types.
+        """
+        if not filters:
+            return None
+        if filters not in self._sieves:
+            self._sieves[filters] = Sieve(self.connection, filters)
+        return self._sieves[filters]
+
+    def dense(self, vector: NDArray[np.floating], limit: int, sieve: Sieve | None = None) -> list[tuple[int, float]]:
+        """Ids of passages with their inner product, nearest first.
 
         Raises:
             ContractError: the vector has another dimension than the index.
@@ -144,5 +156,9 @@ class Snapshot:
                 f"searching vectors of dimension {self.facts.dimension} ({self.facts.model}) with one of shape "
                 f"{vector.shape}: is the query embedded with the model of the index?"
             )
-        self._view = self._dense.caught_up(self._view, self.connection)
-        return search_dense(self._view, self.connection, vector, limit, allowed)
+        view = self._view = self._dense.caught_up(self._view, self.connection)
+
+        def search(wanted: int, ids: NDArray[np.int64] | None) -> list[tuple[int, float]]:
+            return search_dense(view, self.connection, vector, wanted, ids)
+
+        return sieve.first(search, limit) if sieve else search(limit, None)

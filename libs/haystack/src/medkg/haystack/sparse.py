@@ -4,8 +4,10 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from medkg.haystack.filtering import passage_condition
-from medkg.haystack.stores import NO_FILTERS, Filters
+import numpy as np
+from numpy.typing import NDArray
+
+from medkg.haystack.filtering import Sieve, among
 
 MAX_SPARSE_TERMS: Final = 256  # of a query; learned expansions have some dozens
 _MAX_POSTINGS: Final = 20_000  # read for one query: some milliseconds; more did not find more on SciFact
@@ -19,7 +21,7 @@ def term_counts(connection: sqlite3.Connection, terms: Sequence[str]) -> dict[st
 
 
 def search_sparse(
-    connection: sqlite3.Connection, weights: Mapping[str, float], limit: int, filters: Filters = NO_FILTERS
+    connection: sqlite3.Connection, weights: Mapping[str, float], limit: int, sieve: Sieve | None = None
 ) -> list[tuple[int, float]]:
     """Ids of passages with the dot product of their weights and the query's, best first."""
     heaviest = sorted((-weight, term) for term, weight in weights.items() if weight > 0)[:MAX_SPARSE_TERMS]
@@ -27,15 +29,19 @@ def search_sparse(
     if not telling:
         return []
     pairs = [value for term in telling for value in (term, weights[term])]
-    condition, values = passage_condition(filters, "postings.id")
-    found = connection.execute(
-        f"WITH query (term, weight) AS (VALUES {', '.join(['(?, ?)'] * len(telling))}) "  # noqa: S608  only question marks are put in
-        "SELECT postings.id, sum(postings.weight * query.weight) AS score FROM query CROSS JOIN postings "
-        f"ON postings.term = query.term{condition} "
-        "GROUP BY postings.id ORDER BY score DESC, postings.id LIMIT ?",
-        [*pairs, *values, limit],
-    )
-    return found.fetchall()
+
+    def search(wanted: int, ids: NDArray[np.int64] | None) -> list[tuple[int, float]]:
+        condition, values = among(ids, "postings.id")
+        found = connection.execute(
+            f"WITH query (term, weight) AS (VALUES {', '.join(['(?, ?)'] * len(telling))}) "  # noqa: S608  only question marks are put in
+            "SELECT postings.id, sum(postings.weight * query.weight) AS score FROM query CROSS JOIN postings "
+            f"ON postings.term = query.term{condition} "
+            "GROUP BY postings.id ORDER BY score DESC, postings.id LIMIT ?",
+            [*pairs, *values, wanted],
+        )
+        return found.fetchall()
+
+    return sieve.first(search, limit) if sieve else search(limit, None)
 
 
 def _rarest(counts: dict[str, int]) -> list[str]:
