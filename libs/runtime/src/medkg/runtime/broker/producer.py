@@ -32,6 +32,9 @@ class Publisher:
                 "delivery.report.only.error": True,
                 "delivery.timeout.ms": DELIVERY_TIMEOUT_MS,
                 "linger.ms": 5,
+                # who leads a partition is asked again so often, and not every 5 minutes: a producer that waits for one
+                # that is gone holds up all that its process does
+                "topic.metadata.refresh.interval.ms": 5_000,
                 "compression.type": settings.compression,
                 "message.max.bytes": MAX_MESSAGE_BYTES,
                 "queue.buffering.max.kbytes": 65_536,
