@@ -198,6 +198,19 @@ async def test_a_redelivery_changes_nothing_and_says_the_same(stores: Stores) ->
     assert await stores.writer.stored(TENANT, "d1") == Stored(write.generation, 1, "job")
 
 
+async def test_a_redelivery_returns_when_searches_find_what_another_writer_wrote_a_moment_ago(stores: Stores) -> None:
+    again = stores.writer_again()
+    for number in range(5):
+        write = document(f"d{number}", f"asthma {number}")
+        first = asyncio.create_task(stores.writer.replace(TENANT, write))
+        while await again.stored(TENANT, write.doc_id) is None:
+            pass  # its writer has not made it durable yet, and dies right after it, before searches find it
+        assert await again.replace(TENANT, write) is WRITTEN
+        assert write.rows[0].text in await all_texts(stores, "asthma")
+        await first
+    await again.aclose()
+
+
 async def test_a_later_revision_replaces_every_passage_and_an_older_one_changes_nothing(stores: Stores) -> None:
     await stores.writer.replace(TENANT, document("d1", "word a", "word b", "word c"))
     assert await stores.writer.replace(TENANT, document("d1", "word new", revision=3, job="j3")) is WRITTEN

@@ -136,11 +136,10 @@ class OpenSearchWriter:
                 done[doc_id] = outcome
                 if not is_first:  # what an earlier round stored of it
                     await self._remove(alias, [(write, layout.write_id_of(write), len(write.rows))])
-            elif head is not None and outcome is WriteOutcome.UNCHANGED:
-                action = layout.later_head_action(doc_id, head, write.revision)
-                switches.append(_Switch(write, head.write_id, action, outcome, None))
             elif head is not None and head.stored.generation == write.generation:
-                done[doc_id] = outcome
+                # also on a redelivery: who wrote the head may have died before searches found it
+                action = layout.later_head_action(doc_id, head, max(head.stored.revision, write.revision))
+                switches.append(_Switch(write, head.write_id, action, outcome, None))
             elif write.rows and (refusal := await self._indexes.claim(alias, self._index, write)):
                 done[doc_id] = refusal
             else:
