@@ -1,8 +1,9 @@
-"""A wire that can be slowed and cut: a proxy between the services and Kafka or PostgreSQL.
+"""A wire that can be slowed, cut, and made to lose its connections: a proxy between services and Kafka or PostgreSQL.
 
 The relay runs on a thread of its own. Slowing delays every piece of data in both directions; cutting closes every
-connection and refuses new ones, as a pulled cable and a firewall that answers do. Either for everybody, or for the
-processes that are named: the others do not notice.
+connection and refuses new ones, as a firewall that answers does; losing leaves every connection open while nothing
+passes through it any more, as a firewall that has forgotten it does. All for everybody, or for the processes that are
+named: the others do not notice.
 """
 
 import asyncio
@@ -35,6 +36,7 @@ class Wire:
         self._is_cut = False
         self._victims = EVERYBODY
         self._hit: dict[asyncio.StreamWriter, bool] = {}  # by near end: whether it is a victim's
+        self._lost: set[asyncio.StreamWriter] = set()  # near ends of connections that nothing passes through
 
     def slow(self, seconds: float, victims: frozenset[int] = EVERYBODY) -> None:
         """Hold every piece of data for so long, of everybody or of these processes; until :meth:`heal`."""
@@ -47,8 +49,17 @@ class Wire:
         self._is_cut = True
         self._call(self._close_all)
 
+    def lose(self, victims: frozenset[int] = EVERYBODY) -> None:
+        """What is sent on the connections of today is taken and goes nowhere, for ever; new ones are as ever."""
+        self._choose(victims)
+
+        async def lose() -> None:
+            self._lost |= {near for near in self._open if self._is_hit(near)}
+
+        self._call(lose)
+
     def heal(self) -> None:
-        """As it was at first."""
+        """As it was at first, but for connections that were lost."""
         self._is_cut = False
         self._delay_seconds = 0.0
         self._choose(EVERYBODY)
@@ -113,6 +124,7 @@ class Wire:
             await asyncio.gather(self._relay(near_reader, far, near), self._relay(far_reader, near, near))
         finally:
             del self._open[near]
+            self._lost.discard(near)
             near.transport.abort()
             far.transport.abort()
 
@@ -128,6 +140,8 @@ class Wire:
             while piece := await reader.read(_PIECE):
                 if self._delay_seconds and self._is_hit(near):
                     await asyncio.sleep(self._delay_seconds)
+                if near in self._lost:
+                    continue
                 writer.write(piece)
                 await writer.drain()
         with contextlib.suppress(OSError, RuntimeError):

@@ -134,6 +134,17 @@ class Stage:
 
         return Fault("bad network", name, (name,), strike)
 
+    def lost_connections(self, name: str) -> Fault:
+        """Nothing passes any more through the connections of one service to Kafka, and nobody tells it."""
+
+        @contextmanager
+        def strike() -> Iterator[frozenset[str]]:
+            self.kafka_wire.lose(self.fleet.pids_of(name))
+            self.kafka_wire.heal()
+            yield NOBODY
+
+        return Fault("lost connections", name, (name,), strike)
+
     def kill_broker(self) -> Fault:
         """``kill -9`` of the broker, which comes back a second later with its data."""
 
@@ -184,6 +195,7 @@ class Stage:
             *(self.kill(name) for name in SERVICES),
             *(self.freeze(name) for name in SERVICES),
             *(self.bad_network(name) for name in SERVICES),
+            *(self.lost_connections(name) for name in SERVICES if name != "gateway"),
             *(self.full_disk(name) for name in STAGES if name not in {"ingest", "kg", "validate"}),
             self.kill_broker(),
             self.kill_broker(),
@@ -200,6 +212,7 @@ class Stage:
             *(self.kill(name) for name in self.chance.sample([*STAGES, "gate_router", "gateway"], 2)),
             self.freeze(self.chance.choice(SERVICES)),
             self.bad_network(self.chance.choice(SERVICES)),
+            self.lost_connections(self.chance.choice([*STAGES, "ledger", "gate_router"])),
             self.full_disk(self.chance.choice(["parse", "chunk", "embed", "index", "extract"])),
             self.kill_broker(),
             self.restart_postgres(),

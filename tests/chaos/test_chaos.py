@@ -41,6 +41,7 @@ IS_LONG = os.environ.get("MEDKG_CHAOS", "") == "long"
 SEED = int(os.environ.get("MEDKG_CHAOS_SEED", "") or secrets.randbelow(1_000_000))
 DOCUMENTS = 2_000 if IS_LONG else 240
 SESSION_MS = 6_000 if IS_LONG else 3_000
+REQUEST_MS = 10_000 if IS_LONG else 3_000
 REPLICAS = {"chunk": 2, "embed": 2}
 
 pytestmark = [
@@ -134,6 +135,7 @@ async def test_the_stores_of_a_disturbed_run_equal_those_of_one_left_alone(
             "MEDKG_KAFKA_PARTITIONS": "2",
             "MEDKG_KAFKA_SESSION_TIMEOUT_MS": str(SESSION_MS),
             "MEDKG_KAFKA_HEARTBEAT_INTERVAL_MS": "500",
+            "MEDKG_KAFKA_REQUEST_TIMEOUT_MS": str(REQUEST_MS),
             "MEDKG_DATABASE_URL": wired,
             "MEDKG_DATA_DIR": str(tmp_path / "b"),
             "MEDKG_TOPOLOGIES_DIR": str(ROOT / "topologies"),

@@ -57,6 +57,11 @@ class KafkaSettings(BaseSettings):
     )
     heartbeat_interval_ms: int = Field(1_500, ge=50, description="How often a group member says that it lives.")
     max_poll_interval_ms: int = Field(300_000, ge=10_000, description="Longest pause between two polls.")
+    request_timeout_ms: int = Field(
+        10_000,
+        ge=1_000,
+        description="How long Kafka may take to answer; after it the connection counts as lost, and is made anew.",
+    )
     auto_commit_interval_ms: int = Field(1_000, ge=50, description="How often stored offsets are committed.")
     fetch_wait_ms: int = Field(
         100, ge=1, le=10_000, description="How long Kafka may hold a fetch back while there is nothing to send."

@@ -1,11 +1,14 @@
 """One way to a PostgreSQL: the engine, the shared table registry, and an idempotent migration."""
 
 import inspect
+import socket
 import ssl
+import time
+from typing import Any
 
 import asyncpg  # type: ignore[import-untyped]  # it has no stubs
-from sqlalchemy import URL, MetaData, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy import URL, MetaData, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from medkg.contracts.errors import ConfigurationError, ResourceUnavailableError
@@ -18,12 +21,37 @@ METADATA = MetaData()  # tables of ledger.py, waits.py and graph.py register her
 _SCHEMES = {"postgresql", "postgres", "postgresql+asyncpg"}
 _OPTIONS = {*inspect.signature(asyncpg.connect).parameters, "prepared_statement_cache_size"}
 _CONNECT_SECONDS = 15  # a server that takes longer would be of no use either
+_FRESH_SECONDS = 1.0  # a connection that was used so lately is taken to be there
+_USED_AT = "medkg_used_at"
+SILENCE_SECONDS = 20  # of a network through which nothing passes; statements may take as long as they like
 # Classes of SQLSTATE by which a server that is there refuses us: authorisation, no such database, no privilege.
 _REFUSALS = ("28", "3D", "42501")
 
 
+class WatchedConnection(asyncpg.Connection):  # type: ignore[misc]  # it has no types
+    """Ends when its network has been silent for too long.
+
+    A connection may be lost without a word (a firewall that forgot it, a machine that is gone), and who waits for an
+    answer would wait for a quarter of an hour, or for ever. The kernels of both ends are asked, not PostgreSQL: it may
+    be busy with a long statement.
+    """
+
+    def __init__(self, protocol: Any, transport: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(protocol, transport, *args, **kwargs)
+        wire = transport.get_extra_info("socket")
+        if wire.family in (socket.AF_INET, socket.AF_INET6):
+            wire.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+                wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, SILENCE_SECONDS // 2))
+                wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, SILENCE_SECONDS // 4))
+                wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE_SECONDS * 1_000)
+
+
 def open_engine(database_url: str, *, pool_size: int = 5, schema: str = "") -> AsyncEngine:
-    """An engine for ``postgresql://…``. Connects on first use, and tests a pooled connection before handing it out.
+    """An engine for ``postgresql://…``. Connects on first use.
+
+    A pooled connection that was idle for a while is tested before it is handed out; one that was in use a moment ago is
+    not, as the test takes three of the six round trips of a short transaction.
 
     ``schema``: all tables are looked for there, and nowhere else.
 
@@ -32,18 +60,39 @@ def open_engine(database_url: str, *, pool_size: int = 5, schema: str = "") -> A
     Raises:
         ConfigurationError: not such a URL, or one with options that nobody knows.
     """
-    return create_async_engine(
+    engine = create_async_engine(
         _parsed(database_url),
         pool_size=pool_size,
         max_overflow=pool_size,
-        pool_pre_ping=True,
         hide_parameters=True,  # an error message reaches logs and dead letters: it names no document's text
         connect_args={
             "timeout": _CONNECT_SECONDS,
+            "connection_class": WatchedConnection,
             "server_settings": {"jit": "off", "application_name": "medkg"}
             | ({"search_path": schema} if schema else {}),
         },
     )
+    _test_the_idle(engine)
+    return engine
+
+
+def _test_the_idle(engine: AsyncEngine) -> None:
+    dialect = engine.dialect
+
+    def checked_in(connection: Any, record: Any) -> None:
+        record.info[_USED_AT] = time.monotonic()
+
+    def checked_out(connection: Any, record: Any, _: Any) -> None:
+        used_at = record.info.get(_USED_AT)
+        if used_at is None or time.monotonic() - used_at < _FRESH_SECONDS:
+            return
+        try:
+            dialect.do_ping(connection)
+        except dialect.loaded_dbapi.Error as error:
+            raise InvalidatePoolError from error  # the pool opens another, and hands out none of the others
+
+    event.listen(engine.sync_engine, "checkin", checked_in)
+    event.listen(engine.sync_engine, "checkout", checked_out)
 
 
 def _parsed(database_url: str) -> URL:

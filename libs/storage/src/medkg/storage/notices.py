@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import asyncpg  # type: ignore[import-untyped]  # it has no stubs
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -67,7 +68,11 @@ async def _listen_once(engine: AsyncEngine, channel: str, heard: Callable[[Notic
         def lost(*_: object) -> None:
             ended.set()
 
-        await driver.add_listener(channel, told)
+        try:
+            await driver.add_listener(channel, told)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:  # it lay in the pool, and is gone
+            await connection.invalidate()
+            raise ResourceUnavailableError(f"listening on {channel}: the connection is gone: {error}") from error
         driver.add_termination_listener(lost)
         try:
             heard(EVERYTHING)

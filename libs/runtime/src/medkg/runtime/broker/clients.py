@@ -10,6 +10,8 @@ LIBRDKAFKA = logging.getLogger("librdkafka")
 # A dead letter holds a whole message of the broker's default limit (1 MiB), and its reason.
 MAX_MESSAGE_BYTES = 4_194_304
 
+_ON_THE_WAY_MS = 1_000  # so that a broker which gives a request up can still say so
+
 
 def client_settings(settings: KafkaSettings) -> dict[str, Any]:
     """The librdkafka settings that consumers, producers and admin clients share."""
@@ -19,6 +21,8 @@ def client_settings(settings: KafkaSettings) -> dict[str, Any]:
         "reconnect.backoff.ms": 50,
         "reconnect.backoff.max.ms": 1_000,
         "socket.keepalive.enable": True,
+        # a connection may be lost without a word: the time for an answer is all that tells
+        "socket.timeout.ms": settings.request_timeout_ms + _ON_THE_WAY_MS,
         "log_level": 3,  # errors: librdkafka is chatty about every reconnect
     }
     if settings.sasl_mechanism:

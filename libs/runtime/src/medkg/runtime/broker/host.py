@@ -49,6 +49,9 @@ class KafkaHost:
     async def start(self) -> None:
         """Connect and begin to consume."""
         await self.broker.start()
+        hosted = self.broker.config.broker_config
+        await hosted.producer.disconnect()  # we have one of our own; this one would poll ten times a second for nothing
+        await hosted.admin.disconnect()
         for subscription in self._subscriptions:
             subscription.adopt()
 

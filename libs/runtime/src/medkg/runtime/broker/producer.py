@@ -31,10 +31,11 @@ class Publisher:
                 "enable.idempotence": True,
                 "delivery.report.only.error": True,
                 "delivery.timeout.ms": DELIVERY_TIMEOUT_MS,
-                "linger.ms": 5,
-                # who leads a partition is asked again so often, and not every 5 minutes: a producer that waits for one
-                # that is gone holds up all that its process does
+                # a producer that waits holds up all that its process does: for a broker that cannot acknowledge (it
+                # is cut off from its cluster), and for one that no longer leads a partition
+                "request.timeout.ms": settings.request_timeout_ms,
                 "topic.metadata.refresh.interval.ms": 5_000,
+                "linger.ms": 5,
                 "compression.type": settings.compression,
                 "message.max.bytes": MAX_MESSAGE_BYTES,
                 "queue.buffering.max.kbytes": 65_536,
