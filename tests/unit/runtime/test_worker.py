@@ -11,6 +11,7 @@ from medkg.contracts import topics
 from medkg.contracts.cloudevents import Message
 from medkg.contracts.errors import ContractError, MedkgError, ResourceUnavailableError
 from medkg.runtime import delivery as delivery_module
+from medkg.runtime import worker as worker_module
 from medkg.runtime.metrics import Metrics
 from medkg.runtime.records import Partition, Record
 from medkg.runtime.resilience.stopping import WorkerStopped
@@ -437,6 +438,39 @@ async def test_there_are_no_spare_lanes_while_memory_is_short() -> None:
         assert handler.begun == [0]
         worker.shrink(1.0)
         await until(lambda: handler.begun == [0, 1], "there is room again")
+
+
+async def test_what_comes_while_a_handler_rests_is_one_batch_and_what_it_made_is_out_by_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    handler, publisher, rested = Batches(), FakePublisher(), asyncio.Event()
+
+    async def rest(count: int, worked_seconds: float) -> None:
+        await rested.wait()
+
+    monkeypatch.setattr(worker_module, "rest", rest)
+    async with at_work(handler, publisher, lanes=1, take=100, rests=True) as (worker, intake):
+        worker.accept(records(0))
+        await until(lambda: intake.stored.get(P0) == 1, "the first is published and stored")
+        for offset in range(1, 8):
+            worker.accept(records(offset))
+            await asyncio.sleep(0.001)
+        assert handler.sizes == [1]
+        rested.set()
+        await until(lambda: intake.stored.get(P0) == 8, "all are done")
+    assert handler.sizes == [1, 7]
+
+
+class Batches(Echo):
+    """Says how many records it was given at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    async def handle(self, records: Sequence[Record]) -> list[Message]:
+        self.sizes.append(len(records))
+        return await super().handle(records)
 
 
 async def test_more_is_wanted_only_while_nothing_waits_for_a_lane() -> None:

@@ -29,6 +29,7 @@ from medkg.contracts.errors import MedkgError, ResourceUnavailableError
 from medkg.runtime.delivery import Delivers, Delivery, Job
 from medkg.runtime.fair_queue import FairQueue
 from medkg.runtime.metrics import WorkerMetrics
+from medkg.runtime.pace import rest
 from medkg.runtime.records import Partition, Record
 from medkg.runtime.resilience.breaker import BreakerOpen
 from medkg.runtime.resilience.stopping import WorkerStopped
@@ -63,6 +64,7 @@ class WindowSettings:
     """``lanes`` handlers run at once, each given up to ``take`` records.
 
     ``is_fair``: tenants take turns, and a quarter of as many handlers again may run for tenants that have none.
+    ``rests``: after what it was given a handler rests for a moment, so that it is given more at once.
 
     Partitions are paused above ``high_water`` taken records or ``high_water_bytes`` of them, and resumed under
     ``low_water`` and half the bytes.
@@ -75,6 +77,7 @@ class WindowSettings:
     high_water_bytes: int = 67_108_864
     drain_seconds: float = 20
     is_fair: bool = False
+    rests: bool = False
 
     @property
     def spare_lanes(self) -> int:
@@ -225,6 +228,7 @@ class Worker:
             while (job := self._next(number)) is None:
                 await self._something_to_do(number)
                 done = 0
+            begun = time.monotonic()
             try:
                 job.messages = await self._until_available(job)
             except Exception:
@@ -234,7 +238,9 @@ class Worker:
             self._finished.append(job)
             self._something_finished.set()
             done += 1
-            if done % breath == 0:
+            if self._settings.rests:
+                await rest(len(job.records), time.monotonic() - begun)
+            elif done % breath == 0:
                 await asyncio.sleep(0)  # work that waits for nothing would keep the publisher from its own
 
     def _next(self, lane: int) -> Job | None:

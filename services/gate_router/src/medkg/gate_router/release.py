@@ -26,6 +26,7 @@ from medkg.gate_router.pipelines import Pipelines
 from medkg.gate_router.rooms import Rooms
 from medkg.gate_router.settings import RouterSettings
 from medkg.runtime.delivery import Delivers
+from medkg.runtime.pace import rest
 from medkg.runtime.pinned_topologies import PinnedTopologies, TopologyMissingError
 from medkg.storage.notices import Notice
 from medkg.storage.transactions import translated
@@ -78,6 +79,7 @@ class Releaser:
         forgotten_at = time.monotonic()
         next_sweep = time.monotonic()
         while True:
+            looked_at = time.monotonic()
             pause, changed = min(_AGAIN_SECONDS, self.settings.sweep_seconds), self.changes.take()
             self._is_full = False
             try:
@@ -97,6 +99,7 @@ class Releaser:
             except ResourceUnavailableError as error:
                 log.warning("%s; looking again in %s s", error.message, pause)
                 self.changes.look_again(changed)
+            await rest(len(changed.documents), time.monotonic() - looked_at)
             await self.changes.wait(pause)
 
     async def release_once(self) -> int:

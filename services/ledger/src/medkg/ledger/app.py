@@ -1,13 +1,11 @@
 """The ledger service: what is true of every job and document."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from medkg.contracts import topics
 from medkg.contracts.cloudevents import Message
-from medkg.ledger.pace import rest
 from medkg.ledger.projector import Projector
 from medkg.ledger.reconcile import Reconciler
 from medkg.ledger.schedule import Schedule
@@ -33,11 +31,7 @@ async def open_projector(host: ServiceHost) -> AsyncIterator[HandleBatch]:
         async def handle(records: Sequence[Record]) -> list[Message]:
             if looking.done() and not looking.cancelled():
                 looking.result()  # it runs until it is cancelled: an end by a fault is a bug, and the ledger's too
-            begun = time.monotonic()
-            ended = await projector.handle(records)
-            if not ended:  # the end of a job is told at once
-                await rest(len(records), time.monotonic() - begun)
-            return ended
+            return await projector.handle(records)
 
         try:
             yield handle

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 _LOADED_RECORDS = 100
-# Nobody waits longer for what a batch says. Where documents are computed one after the other their events come singly,
-# and would have a transaction each: at 20 documents a second half of the ledger's and the database's work.
+# Nobody waits longer for the next batch to begin. Where documents are computed one after the other their events come
+# singly, and would have a transaction each: at 20 documents a second half of the ledger's and the database's work.
 _LONGEST_SECONDS, _LONGEST_SECONDS_OF_FEW = 0.05, 0.02
 
 

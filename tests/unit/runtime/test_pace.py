@@ -1,8 +1,8 @@
-"""The ledger rests after a batch, the longer the dearer it was, and never for long."""
+"""A batch is followed by a rest, the longer the dearer it was, and never for long."""
 
 import pytest
 
-from medkg.ledger.pace import rest
+from medkg.runtime.pace import rest
 
 
 @pytest.mark.parametrize(
