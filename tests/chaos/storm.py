@@ -21,6 +21,7 @@ from tests.servers.kafka.server import KafkaServer
 
 _SLOW_SECONDS = 0.2  # each way, for every piece of data
 _AWAY_SECONDS = 3.0
+_ON_THE_WAY_SECONDS = 1.0  # until what had passed a wire before it lost its connections is through
 ANY = "any stage"
 OWNERS_OF_TABLES = ("ledger", "gateway")  # the gate-router's progress is an admission, and in a stage's next page
 NOBODY: frozenset[str] = frozenset()
@@ -141,6 +142,7 @@ class Stage:
         def strike() -> Iterator[frozenset[str]]:
             self.kafka_wire.lose(self.fleet.pids_of(name))
             self.kafka_wire.heal()
+            time.sleep(_ON_THE_WAY_SECONDS)
             yield NOBODY
 
         return Fault("lost connections", name, (name,), strike)

@@ -54,5 +54,6 @@ def test_percentiles_ascend(latencies: list[float]) -> None:
 
 def test_a_slope_is_that_of_the_straight_line() -> None:
     assert slope([(x, 3 * x + 1) for x in range(10)]) == pytest.approx(3)
+    assert slope([(0, -900), *((x, 3 * x + 1) for x in range(1, 10)), (10, 40_000)]) == pytest.approx(3)
     assert slope([(1.0, 5.0), (1.0, 9.0)]) == 0.0
     assert slope([]) == 0.0

@@ -22,7 +22,7 @@ Sample = tuple[float, dict[str, float]]  # documents so far, MiB by process
 async def measure_growth(place: Place, documents: int) -> dict[str, Any]:
     """Resident memory of every process of the fleet over so many documents, in jobs of 10,000.
 
-    ``kib_per_1000_documents`` is the slope of a straight line through the samples after the first fifth.
+    ``kib_per_1000_documents`` is how steep the samples after the first fifth rise (:func:`slope`).
     """
     async with fleet(place) as at_work:
         await at_work.run(Load(50))

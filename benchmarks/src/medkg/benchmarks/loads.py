@@ -4,6 +4,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import combinations
+from statistics import median
 
 _SEED = 20  # the same gaps for every system and every run
 _SLOWEST = 20  # documents/s below which a Kafka system counts as stuck
@@ -85,8 +87,10 @@ def percentiles(latencies_ms: Sequence[float]) -> dict[str, float]:
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:
-    """Least squares: how much y grows when x grows by one. 0 for fewer than two different x."""
-    count = len(points)
-    mean_x, mean_y = (sum(point[axis] for point in points) / count if count else 0.0 for axis in (0, 1))
-    spread = sum((x - mean_x) ** 2 for x, _ in points)
-    return sum((x - mean_x) * (y - mean_y) for x, y in points) / spread if spread else 0.0
+    """How much y grows when x grows by one: the median of the slopes of all pairs of points (Theil and Sen).
+
+    Some points that are far off do not move it. 0 for fewer than two different x.
+    """
+    pairs = combinations(points, 2)
+    slopes = [(later - earlier) / (after - before) for (before, earlier), (after, later) in pairs if after != before]
+    return median(slopes) if slopes else 0.0
