@@ -30,7 +30,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         try:
             jars = kafka_jars()
         except KafkaUnavailable as error:
-            _do_without(f"no Kafka: {error}; or set MEDKG_TEST_KAFKA=HOST:PORT, or start Docker")
+            do_without(f"no Kafka: {error}; or set MEDKG_TEST_KAFKA=HOST:PORT, or start Docker")
         with KafkaServer(tmp_path_factory.mktemp("kafka"), jars=jars) as server:
             yield server.start()
 
@@ -41,7 +41,7 @@ def kafka_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServ
     try:
         jars = kafka_jars()
     except KafkaUnavailable as error:
-        _do_without(f"no Kafka of its own to kill: {error}")
+        do_without(f"no Kafka of its own to kill: {error}")
     with KafkaServer(tmp_path_factory.mktemp("kafka"), jars=jars) as server:
         server.start()
         yield server
@@ -53,7 +53,8 @@ def topic_prefix() -> str:
     return f"t{secrets.token_hex(3)}-"
 
 
-def _do_without(reason: str) -> NoReturn:
+def do_without(reason: str) -> NoReturn:
+    """Skip, and say why; in CI fail."""
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)

@@ -60,6 +60,7 @@ class KafkaSettings(BaseSettings):
     request_timeout_ms: int = Field(
         10_000,
         ge=1_000,
+        le=100_000,
         description="How long Kafka may take to answer; after it the connection counts as lost, and is made anew.",
     )
     auto_commit_interval_ms: int = Field(1_000, ge=50, description="How often stored offsets are committed.")
