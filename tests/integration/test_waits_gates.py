@@ -13,6 +13,7 @@ from tests.integration.waits_kit import add_document, rows, run, waiting
 
 from medkg.contracts import topics
 from medkg.contracts.pdf import PdfRequested
+from medkg.gate_router import release
 from medkg.storage.engine import migrate, open_engine
 from medkg.storage.operators import Action, decide
 from medkg.storage.parsed_files import ParsedFile, file_failed, file_parsed
@@ -329,3 +330,32 @@ async def test_a_lost_notice_is_made_good_by_the_sweep(router: RouterUnderTest, 
         await asyncio.sleep(0.05)
         await file_parsed(engine, parsed(file_of("a").sha256))
         await router.until(lambda: len(router.sent("medkg.chunk.v1")) == 1)
+
+
+async def test_what_changes_while_the_releaser_rests_is_looked_at_once(
+    router: RouterUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rests, rested, looks = 0, asyncio.Event(), 0
+    look = router.releaser.waits.look
+
+    async def rest(count: int, worked_seconds: float) -> None:
+        nonlocal rests
+        rests += 1
+        await rested.wait()
+
+    async def counted() -> Any:
+        nonlocal looks
+        looks += 1
+        return await look()
+
+    monkeypatch.setattr(release, "rest", rest)
+    monkeypatch.setattr(router.releaser.waits, "look", counted)
+    async with router.running(is_deaf=True):
+        await router.until(lambda: rests == 1)
+        for _ in range(5):
+            router.releaser.wake()
+            await asyncio.sleep(0.01)
+        assert looks == 1
+        rested.set()
+        await router.until(lambda: rests == 2)
+        assert looks == 2

@@ -5,7 +5,8 @@ from contextlib import suppress
 
 from confluent_kafka import Consumer, KafkaException, Producer
 
-from medkg.local.embedded_broker import embedded_broker
+from medkg.local.embedded_broker import embedded_broker, in_process_settings
+from medkg.runtime.broker.host import KafkaHost
 
 
 def received(bootstrap: str, topic: str, group: str, count: int) -> list[bytes]:
@@ -43,3 +44,13 @@ def test_two_clusters_know_nothing_of_each_other_and_nothing_outlives_the_block(
         Producer({"bootstrap.servers": gone, "log_level": 0}).list_topics(timeout=0.5)
         gave_up = True
     assert not gave_up
+
+
+async def test_a_host_keeps_no_client_that_nobody_uses() -> None:
+    with embedded_broker() as bootstrap:
+        host = KafkaHost(in_process_settings(bootstrap))
+        await host.start()
+        hosted = host.broker.config.broker_config
+        assert not hosted.producer
+        assert hosted.admin.admin_client is None
+        await host.stop()

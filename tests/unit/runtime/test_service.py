@@ -91,7 +91,7 @@ async def test_a_batch_service_handles_in_bulk_and_refuses_with_dead_letters() -
 
     service = batch_service("bulk", ("a", "b"), opened, batch_records=7)
     window = service.window(RuntimeSettings())
-    assert (service.topics, window.lanes, window.take) == (("a", "b"), 1, 7)
+    assert (service.topics, window.lanes, window.take, window.is_paced) == (("a", "b"), 1, 7, True)
     taken = [record(b"1"), record(b"2", offset=8)]
     async with service.open(host()) as handler:
         assert await handler.handle(taken) == [Message("out", "k", b"", [])]

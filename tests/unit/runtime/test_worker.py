@@ -449,7 +449,7 @@ async def test_what_comes_while_a_handler_rests_is_one_batch_and_what_it_made_is
         await rested.wait()
 
     monkeypatch.setattr(worker_module, "rest", rest)
-    async with at_work(handler, publisher, lanes=1, take=100, rests=True) as (worker, intake):
+    async with at_work(handler, publisher, lanes=1, take=100, is_paced=True) as (worker, intake):
         worker.accept(records(0))
         await until(lambda: intake.stored.get(P0) == 1, "the first is published and stored")
         for offset in range(1, 8):

@@ -137,7 +137,7 @@ def batch_service(
             low_water=batch_records,
             high_water_bytes=settings.high_water_bytes,
             drain_seconds=settings.drain_seconds,
-            rests=True,
+            is_paced=True,
         )
 
     return Service(name, tuple(reads), open_batches, window)

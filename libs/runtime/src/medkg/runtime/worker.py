@@ -64,7 +64,7 @@ class WindowSettings:
     """``lanes`` handlers run at once, each given up to ``take`` records.
 
     ``is_fair``: tenants take turns, and a quarter of as many handlers again may run for tenants that have none.
-    ``rests``: after what it was given a handler rests for a moment, so that it is given more at once.
+    ``is_paced``: each batch is followed by a rest, in which the next one gathers (:mod:`medkg.runtime.pace`).
 
     Partitions are paused above ``high_water`` taken records or ``high_water_bytes`` of them, and resumed under
     ``low_water`` and half the bytes.
@@ -77,7 +77,7 @@ class WindowSettings:
     high_water_bytes: int = 67_108_864
     drain_seconds: float = 20
     is_fair: bool = False
-    rests: bool = False
+    is_paced: bool = False
 
     @property
     def spare_lanes(self) -> int:
@@ -238,7 +238,7 @@ class Worker:
             self._finished.append(job)
             self._something_finished.set()
             done += 1
-            if self._settings.rests:
+            if self._settings.is_paced:
                 await rest(len(job.records), time.monotonic() - begun)
             elif done % breath == 0:
                 await asyncio.sleep(0)  # work that waits for nothing would keep the publisher from its own
